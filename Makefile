@@ -1,0 +1,87 @@
+# `make help` lists the targets. Nothing but Go (see go.mod for the version), git
+# and a POSIX shell is needed; what else a target uses, Go downloads.
+
+CADDY_VERSION    := v2.11.9
+GOLANGCI_VERSION := v2.15.0
+MODULE           := github.com/isekai-gateway/isekai
+VERSION          ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+
+# Caddy links drivers of databases for its internal CA unless these say not to.
+TAGS := nobadger,nomysql,nopgx
+
+# xcaddy's own flags, which it uses only if it is given none, and the version that
+# `bin/caddy version` shows beside Caddy's.
+XCADDY_FLAGS := -trimpath -tags=$(TAGS) -ldflags='-w -s -X github.com/caddyserver/caddy/v2.CustomVersion=isekai-$(VERSION)'
+
+# Set RACE=1 to run the tests of the gateway under the race detector.
+RACE ?=
+TEST_FLAGS := -tags=$(TAGS) $(if $(RACE),-race)
+
+# How long `make fuzz` spends on each fuzz test.
+FUZZTIME ?= 20s
+
+CONFIG ?= Caddyfile.example
+GO     ?= go
+LINT   := $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
+
+.DEFAULT_GOAL := help
+.PHONY: help build run validate test test-race test-go test-e2e fuzz bench lint libc-check fmt clean
+
+help: ## Show this list.
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## Build bin/caddy with xcaddy: Caddy and this module.
+	XCADDY_GO_BUILD_FLAGS="$(XCADDY_FLAGS)" $(GO) tool xcaddy build $(CADDY_VERSION) --with $(MODULE)@v0.0.0=. --output bin/caddy
+
+run: build ## Build, and run Caddyfile.example (HTTP 8080, HTTPS 8443, admin 2019) with .env, if any.
+	bin/caddy run --config $(CONFIG) --adapter caddyfile $(if $(wildcard .env),--envfile .env)
+
+validate: build ## Check that Caddyfile.example is formatted and valid.
+	bin/caddy fmt $(CONFIG) >/dev/null
+	bin/caddy validate --config $(CONFIG) --adapter caddyfile
+
+test: test-go test-e2e ## Run all tests. PostgreSQL is found on this machine or downloaded.
+
+test-race: ## Run all tests, those of the packages under the race detector (needs a C compiler).
+	$(MAKE) test RACE=1
+
+test-go: ## Run the tests of the packages.
+	$(GO) test $(TEST_FLAGS) -timeout 20m ./...
+
+test-e2e: ## Run the tests that drive a built binary: ISEKAI_E2E_BINARY, or one they build.
+	cd e2e && $(GO) test -tags=$(TAGS) -count=1 -timeout 20m ./...
+
+fuzz: ## Run every fuzz test for FUZZTIME (20s).
+	@for package in $$($(GO) list ./...); do \
+		for name in $$($(GO) test -tags=$(TAGS) -list '^Fuzz' $$package | grep '^Fuzz'); do \
+			echo "$$package $$name"; \
+			$(GO) test -tags=$(TAGS) -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) $$package || exit 1; \
+		done; \
+	done
+
+bench: ## Run the benchmarks of the packages.
+	$(GO) test -tags=$(TAGS) -run '^$$' -bench . -benchmem ./...
+
+lint: libc-check ## Run go vet and golangci-lint, which is compiled on first use.
+	$(GO) vet -tags=$(TAGS) ./...
+	cd e2e && $(GO) vet -tags=$(TAGS) ./...
+	$(LINT) run ./...
+	cd e2e && $(LINT) run --config ../.golangci.yml ./...
+
+# SQLite is C compiled to Go against one version of its C library and is known to
+# crash with any other.
+libc-check: ## Check that modernc.org/libc is the version that modernc.org/sqlite asks for.
+	@asked=$$(awk '$$1 == "modernc.org/libc" { print $$2 }' "$$($(GO) list -m -f '{{.GoMod}}' modernc.org/sqlite)"); \
+	taken=$$($(GO) list -m -f '{{.Version}}' modernc.org/libc); \
+	built=$$taken; \
+	if [ -x bin/caddy ]; then built=$$($(GO) version -m bin/caddy | awk '$$2 == "modernc.org/libc" { print $$3 }'); fi; \
+	if [ -z "$$asked" ] || [ "$$asked" != "$$taken" ] || [ "$$asked" != "$$built" ]; then \
+		echo "modernc.org/libc: sqlite asks for '$$asked', go.mod has '$$taken', bin/caddy has '$$built'" >&2; exit 1; \
+	fi
+
+fmt: ## Format the Go code, and Caddyfile.example if there is a bin/caddy.
+	gofmt -w $$(git ls-files '*.go')
+	@if [ -x bin/caddy ]; then bin/caddy fmt --overwrite $(CONFIG); fi
+
+clean: ## Remove what build and tests leave behind; data/ stays.
+	rm -rf bin dist coverage.out

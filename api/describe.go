@@ -1,0 +1,127 @@
+package api
+
+import (
+	"slices"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/isekai-gateway/isekai/ratelimit"
+	"github.com/isekai-gateway/isekai/store"
+)
+
+// field is what the OpenAPI document and the checkers know of a field beyond its
+// name and type. The types are the store's, which has no business with either.
+type field struct {
+	doc       string
+	byDefault any
+	example   any
+	required  bool
+	readOnly  bool
+	min, max  float64 // if they differ
+	maxLength int     // bytes of a text, or of each value of a map
+	maxCount  int     // items or entries
+	enum      []any
+}
+
+const maxInt32 = 1<<31 - 1
+
+var routeFields = map[string]field{
+	"id":       {doc: "The route's number, assigned by the store and never used again.", example: int64(1), required: true, readOnly: true},
+	"name":     {doc: "A name for people and logs, at most 200 bytes; need not be unique. Default: none.", example: "orders", maxLength: 200},
+	"host":     {doc: "The host to match: exact, a wildcard over one or more labels (*.example.com), or empty for any. In any case, without a port. Default: any.", example: "api.example.com", maxLength: 253},
+	"path":     {doc: "The path pattern to match: literal segments, {name} for one segment, {name:regexp}, and last {name...} or * for the rest.", example: "/orders/{id}", required: true, maxLength: 2048},
+	"method":   {doc: "The methods to match: one, a list separated by commas, or * for all. GET serves HEAD too. Default: GET.", byDefault: store.DefaultMethod, example: "GET,POST", maxLength: 1024},
+	"priority": {doc: "Breaks ties between routes that are equally specific; higher first. Default: 0.", byDefault: 0, min: -maxInt32 - 1, max: maxInt32},
+	"enabled":  {doc: "Whether the route is served. Default: true.", byDefault: true},
+	"target_url": {doc: "The upstream's URL: http, https or h2c. The request path is appended to its path, unless that names a parameter of the pattern, which makes it a full rewrite.",
+		example: "http://10.0.0.5:9000/v2/orders/{id}", required: true, maxLength: 4096},
+	"rate_limit": {doc: "Requests admitted per limits.window and limits.key, 0 for no limit. Default: 0.", byDefault: 0, example: 100, max: ratelimit.MaxLimit},
+	"timeout":    {doc: "Seconds for the whole exchange, 0 for no bound. Once an upgrade, an event stream or a gRPC answer has begun, only idle time counts. Default: 30.", byDefault: store.DefaultTimeout, max: store.MaxTimeout},
+
+	"headers":       {doc: "Header fields that the request must carry: name to value. * asks only that the field is there. Default: none.", example: map[string]string{"X-Env": "beta"}, maxLength: 1024, maxCount: 32},
+	"query":         {doc: "Query parameters that the request must carry, as for headers. Default: none.", example: map[string]string{"v": "2"}, maxLength: 1024, maxCount: 32},
+	"strip_prefix":  {doc: "Whether the pattern's literal prefix, all segments before the first parameter, is removed from the path that is appended to the target's. Default: false.", byDefault: false},
+	"preserve_host": {doc: "Whether the upstream sees the client's Host instead of the target's. Default: false.", byDefault: false},
+	"merge_slashes": {doc: "Whether repeated slashes in the request path are merged, instead of being answered 400. Default: false.", byDefault: false},
+	"upstream":      {doc: "How to speak to the upstream."},
+	"limits":        {doc: "How rate_limit is counted."},
+	"plugins":       {doc: "Caddy HTTP handler modules to run in order before forwarding, each as in Caddy's JSON. Which are allowed is set in Caddy's configuration. Default: none.", maxCount: 100},
+	"labels":        {doc: "Labels for people and filters. Default: none.", example: map[string]string{"team": "shop"}, maxLength: 200, maxCount: 64},
+	"revision":      {doc: "The number of the last change to this route.", example: int64(1), required: true, readOnly: true},
+	"created_at":    {doc: "When the route was made, in UTC.", required: true, readOnly: true},
+	"updated_at":    {doc: "When the route was last changed, in UTC.", required: true, readOnly: true},
+	"warnings":      {doc: "What is odd about the route that was just written, e.g. that another one hides it.", readOnly: true},
+	"error":         {doc: "Why the route can't be served, e.g. after it was written by SQL. Absent if it can.", readOnly: true},
+}
+
+var upstreamFields = map[string]field{
+	"protocol": {doc: `"auto" (HTTP/1.1 or, over TLS, HTTP/2 if negotiated), "http1", "http2" (over TLS only) or "h2c" (HTTP/2 without TLS). Default: auto, or h2c for a target_url with that scheme.`,
+		enum: []any{"auto", "http1", "http2", "h2c"}},
+	"tls": {doc: "TLS settings for an https target."},
+}
+
+var tlsFields = map[string]field{
+	"server_name":          {doc: "The name to send as SNI and to verify. Default: the target's host.", example: "orders.internal", maxLength: 253},
+	"ca":                   {doc: "Certificates to trust instead of the system's roots, in PEM. Default: the system's roots.", maxLength: 256 << 10},
+	"insecure_skip_verify": {doc: "Whether the certificate is not verified at all; only for tests. Default: false.", byDefault: false},
+}
+
+var limitsFields = map[string]field{
+	"window": {doc: "The window in seconds. Default: 60.", byDefault: 60, min: 1, max: float64(ratelimit.MaxWindow / time.Second)},
+	"key":    {doc: "What is counted apart: any text with Caddy placeholders. IPv6 addresses count per /64. Default: {client_ip}.", byDefault: "{client_ip}", maxLength: 1024},
+}
+
+// TransformSchema implements huma.SchemaTransformer.
+func (route) TransformSchema(r huma.Registry, s *huma.Schema) *huma.Schema {
+	describe(s, routeFields)
+	s.Properties["plugins"].Items = &huma.Schema{
+		Type:                 huma.TypeObject,
+		Description:          "A handler: its module's name in \"handler\", and that module's settings.",
+		Properties:           map[string]*huma.Schema{"handler": {Type: huma.TypeString, Examples: []any{"headers"}}},
+		AdditionalProperties: true,
+		Required:             []string{"handler"},
+	}
+	upstream := r.SchemaFromRef(s.Properties["upstream"].Ref)
+	describe(upstream, upstreamFields)
+	describe(r.SchemaFromRef(upstream.Properties["tls"].Ref), tlsFields)
+	describe(r.SchemaFromRef(s.Properties["limits"].Ref), limitsFields)
+	return s
+}
+
+// describe adds what is known of the fields to the schema that huma has made.
+func describe(s *huma.Schema, fields map[string]field) {
+	s.Required = nil
+	for name, p := range s.Properties {
+		fields[name].describe(p)
+		if fields[name].required {
+			s.Required = append(s.Required, name)
+		}
+	}
+	slices.Sort(s.Required)
+}
+
+func (f field) describe(s *huma.Schema) {
+	s.Description = f.doc
+	s.Default = f.byDefault
+	s.ReadOnly = f.readOnly
+	s.Enum = f.enum
+	if f.example != nil {
+		s.Examples = []any{f.example}
+	}
+	if f.min != f.max {
+		s.Minimum, s.Maximum = &f.min, &f.max
+	}
+	text := s
+	if values, ok := s.AdditionalProperties.(*huma.Schema); ok {
+		text = values
+	}
+	if f.maxLength > 0 {
+		text.MaxLength = &f.maxLength
+	}
+	if f.maxCount > 0 && s.Type == huma.TypeArray {
+		s.MaxItems = &f.maxCount
+	} else if f.maxCount > 0 {
+		s.MaxProperties = &f.maxCount
+	}
+}

@@ -1,0 +1,170 @@
+package api
+
+import (
+	"cmp"
+	"container/heap"
+	"context"
+	"encoding/base64"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/isekai-gateway/isekai/gateway"
+	"github.com/isekai-gateway/isekai/store"
+)
+
+type (
+	listInput struct {
+		Limit   int          `query:"limit" minimum:"1" maximum:"1000" default:"100" doc:"The most routes in one answer."`
+		Cursor  string       `query:"cursor" doc:"Where to go on: \"next\" of the answer before."`
+		Host    string       `query:"host" doc:"Only routes with exactly this host, in any case." example:"api.example.com"`
+		Path    string       `query:"path" doc:"Only routes whose path pattern begins with this text." example:"/orders"`
+		Method  string       `query:"method" doc:"Only routes that name this method, or all methods. With *: only those for all." example:"GET"`
+		Enabled optionalBool `query:"enabled" doc:"Only routes that are enabled, or that are not."`
+		Label   []string     `query:"label,explode" nullable:"false" doc:"Only routes with this label: key, or key=value. Can be repeated: all must be there." example:"team=shop"`
+		Query   string       `query:"q" doc:"Only routes with this text, in any case, in their name, host, path or target_url."`
+	}
+	listOutput struct {
+		Body routePage
+	}
+	routePage struct {
+		Items []*route `json:"items" doc:"The routes, by id."`
+		Next  string   `json:"next,omitempty" doc:"The cursor of the next page. Absent at the end."`
+	}
+)
+
+// list answers from the table, which has no order, so that it neither waits for the
+// store nor sorts all routes for one page: it keeps the lowest ids beyond the cursor.
+func (s *server) list(_ context.Context, in *listInput) (*listOutput, error) {
+	after, ok := parseCursor(in.Cursor)
+	if !ok {
+		return nil, invalid([]*huma.ErrorDetail{{Location: "query.cursor", Message: "is not a cursor of this list"}})
+	}
+	table := s.cfg.Gateway.Table()
+	if table == nil {
+		return nil, gateway.ErrNotReady
+	}
+	matches := in.filter()
+	lowest := make(farthestFirst, 0, in.Limit+2)
+	for row, problem := range table.All() {
+		switch {
+		case row.ID <= after:
+		case len(lowest) > in.Limit && row.ID > lowest[0].row.ID:
+		case matches(row):
+			heap.Push(&lowest, listed{row, problem})
+			// One more than asked for tells whether there is a next page.
+			if len(lowest) > in.Limit+1 {
+				heap.Pop(&lowest)
+			}
+		}
+	}
+	slices.SortFunc(lowest, func(a, b listed) int { return cmp.Compare(a.row.ID, b.row.ID) })
+
+	var page routePage
+	if len(lowest) > in.Limit {
+		lowest = lowest[:in.Limit]
+		page.Next = cursor(lowest[in.Limit-1].row.ID)
+	}
+	page.Items = make([]*route, len(lowest))
+	for i, l := range lowest {
+		page.Items[i] = newRoute(l.row, l.problem, nil)
+	}
+	return &listOutput{Body: page}, nil
+}
+
+// filter returns whether a row is asked for.
+func (in *listInput) filter() func(*store.Route) bool {
+	method := strings.ToUpper(in.Method)
+	text := strings.ToLower(in.Query)
+	return func(row *store.Route) bool {
+		return (in.Host == "" || strings.EqualFold(row.Host, in.Host)) &&
+			strings.HasPrefix(row.Path, in.Path) &&
+			(method == "" || namesMethod(row.Method, method)) &&
+			(!in.Enabled.IsSet || row.Enabled == in.Enabled.Value) &&
+			hasLabels(row.Labels, in.Label) &&
+			(text == "" || slices.ContainsFunc([]string{row.Name, row.Host, row.Path, row.TargetURL}, func(s string) bool {
+				return strings.Contains(strings.ToLower(s), text)
+			}))
+	}
+}
+
+// namesMethod reports whether a route's methods include the one asked for. It reads
+// the row rather than the compiled route, which broken rows don't have.
+func namesMethod(methods, asked string) bool {
+	for name := range strings.SplitSeq(methods, ",") {
+		if name = strings.ToUpper(strings.TrimSpace(name)); name == asked || name == "*" {
+			return true
+		}
+	}
+	return false
+}
+
+func hasLabels(labels map[string]string, asked []string) bool {
+	for _, a := range asked {
+		key, value, withValue := strings.Cut(a, "=")
+		if has, ok := labels[key]; !ok || withValue && has != value {
+			return false
+		}
+	}
+	return true
+}
+
+// listed is a candidate for a page.
+type listed struct {
+	row     *store.Route
+	problem error
+}
+
+// farthestFirst is a heap with the highest id on top.
+type farthestFirst []listed
+
+func (h farthestFirst) Len() int           { return len(h) }
+func (h farthestFirst) Less(i, j int) bool { return h[i].row.ID > h[j].row.ID }
+func (h farthestFirst) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
+func (h *farthestFirst) Push(x any)        { *h = append(*h, x.(listed)) }
+func (h *farthestFirst) Pop() any {
+	last := (*h)[len(*h)-1]
+	*h = (*h)[:len(*h)-1]
+	return last
+}
+
+const cursorPrefix = "after:"
+
+// cursor returns the text that stands for all routes beyond an id.
+func cursor(id int64) string {
+	return base64.RawURLEncoding.EncodeToString([]byte(cursorPrefix + strconv.FormatInt(id, 10)))
+}
+
+// parseCursor is the reverse of cursor. No cursor is the beginning.
+func parseCursor(text string) (after int64, ok bool) {
+	if text == "" {
+		return 0, true
+	}
+	plain, err := base64.RawURLEncoding.DecodeString(text)
+	digits, ok := strings.CutPrefix(string(plain), cursorPrefix)
+	if err != nil || !ok {
+		return 0, false
+	}
+	after, err = strconv.ParseInt(digits, 10, 64)
+	return after, err == nil && after > 0
+}
+
+// optionalBool is a query parameter that may be absent.
+type optionalBool struct {
+	Value bool
+	IsSet bool
+}
+
+// Schema implements huma.SchemaProvider.
+func (optionalBool) Schema(r huma.Registry) *huma.Schema {
+	return huma.SchemaFromType(r, reflect.TypeFor[bool]())
+}
+
+// Receiver implements huma.ParamWrapper.
+func (o *optionalBool) Receiver() reflect.Value { return reflect.ValueOf(o).Elem().Field(0) }
+
+// OnParamSet implements huma.ParamReactor.
+func (o *optionalBool) OnParamSet(isSet bool, _ any) { o.IsSet = isSet }

@@ -1,0 +1,125 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"reflect"
+	"runtime"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/isekai-gateway/isekai/gateway"
+)
+
+// The types below describe the gateway's own: converting one into the other
+// compiles only as long as they have the same fields.
+type (
+	health struct {
+		Status   gateway.Status `json:"status" enum:"ok,degraded,not_ready" doc:"ok: routes are served and can be changed. degraded: routes are served, but something needs an operator. not_ready: no routes were ever loaded."`
+		Reasons  []string       `json:"reasons,omitempty" doc:"Why the status is not ok."`
+		Revision int64          `json:"revision" doc:"The revision of the routes that are served."`
+		TableAge float64        `json:"table_age_seconds" doc:"Seconds since the served routes were last known to be current."`
+	}
+	cacheStats struct {
+		Size      int    `json:"size" doc:"Entries now, about."`
+		Hits      uint64 `json:"hits" doc:"Look-ups that found an entry."`
+		Misses    uint64 `json:"misses" doc:"Look-ups that didn't."`
+		Evictions uint64 `json:"evictions" doc:"Entries that expired or made room."`
+		Failures  uint64 `json:"failures" doc:"Routes that could not be set up."`
+	}
+	requestStats struct {
+		Total    int64 `json:"total" doc:"Requests that reached the gateway's handlers."`
+		InFlight int64 `json:"in_flight" doc:"Of these, not answered yet."`
+		Refused  int64 `json:"refused" doc:"Answered 4xx."`
+		Failed   int64 `json:"failed" doc:"Answered 5xx, or broken off."`
+	}
+	storeStatus struct {
+		Up       bool      `json:"up" doc:"Whether the last contact with the store went well."`
+		Since    time.Time `json:"since,omitzero" doc:"Since when it is so. Absent before the first contact."`
+		Driver   string    `json:"driver" doc:"postgres or sqlite."`
+		MaxConns int       `json:"max_conns" doc:"The most connections."`
+		Open     int       `json:"open" doc:"Connections open now."`
+		InUse    int       `json:"in_use" doc:"Of these, in use now."`
+	}
+	routeCounts struct {
+		Total  int `json:"total" doc:"All routes."`
+		Served int `json:"served" doc:"Of these, enabled and without an error."`
+		Broken int `json:"broken" doc:"Of these, not served because of an error."`
+	}
+	status struct {
+		Version   string         `json:"version" doc:"The gateway's version."`
+		GoVersion string         `json:"go_version" doc:"The Go version that it was built with." example:"go1.26.8"`
+		Status    gateway.Status `json:"status" enum:"ok,degraded,not_ready" doc:"As in /health."`
+		Started   time.Time      `json:"started" doc:"When the gateway was opened. A reload does not change it."`
+		Uptime    float64        `json:"uptime_seconds" doc:"Seconds since then."`
+		Revision  int64          `json:"revision" doc:"The revision of the routes that are served."`
+		Routes    routeCounts    `json:"routes" doc:"The routes that this node knows."`
+		Cache     cacheStats     `json:"cache" doc:"The cache of compiled routes, since the gateway's start or the last reload."`
+		Store     storeStatus    `json:"store" doc:"The route store and its connections."`
+		Requests  requestStats   `json:"requests" doc:"Requests since the gateway was opened."`
+	}
+)
+
+type (
+	healthOutput struct {
+		Status int
+		Body   health
+	}
+	statusOutput struct {
+		Body status
+	}
+)
+
+func (s *server) registerStatus(api huma.API) {
+	tags := []string{"status"}
+	notReady := &huma.MediaType{Schema: api.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[health](), true, "")}
+	// Unlike the others it takes any query: load balancers add some to get past
+	// caches, and a health check must not fail for that.
+	huma.Register(api, huma.Operation{
+		OperationID: "health", Method: http.MethodGet, Path: "/health", Tags: tags,
+		Summary:     "Tell whether routes are served",
+		Description: "200 means that routes are served, if need be from memory; 503 that they are not loaded yet. It does not ask the store.",
+		Errors:      []int{500},
+		Responses: map[string]*huma.Response{"503": {
+			Description: "No routes were ever loaded",
+			Content:     map[string]*huma.MediaType{mediaJSON: notReady},
+		}},
+	}, s.health)
+	register(s, api, huma.Operation{
+		OperationID: "status", Method: http.MethodGet, Path: "/api/status", Tags: tags,
+		Summary: "Show the gateway's state and counters",
+		Errors:  []int{400, 422},
+	}, s.status)
+}
+
+func (s *server) health(context.Context, *struct{}) (*healthOutput, error) {
+	out := &healthOutput{Status: http.StatusOK, Body: health(s.cfg.Gateway.Health())}
+	if out.Body.Status == gateway.StatusNotReady {
+		out.Status = http.StatusServiceUnavailable
+	}
+	return out, nil
+}
+
+func (s *server) status(context.Context, *struct{}) (*statusOutput, error) {
+	g := s.cfg.Gateway
+	st, h := g.StoreStatus(), g.Health()
+	body := status{
+		Version:   s.cfg.Version,
+		GoVersion: runtime.Version(),
+		Status:    h.Status,
+		Started:   g.Started().UTC(),
+		Uptime:    time.Since(g.Started()).Seconds(),
+		Revision:  h.Revision,
+		Cache:     cacheStats(g.CacheStats()),
+		Store: storeStatus{
+			Up: st.Up, Since: st.Since,
+			Driver: st.Driver, MaxConns: st.MaxConns, Open: st.Open, InUse: st.InUse,
+		},
+		Requests: requestStats(g.Requests.Snapshot()),
+	}
+	if table := g.Table(); table != nil {
+		body.Routes = routeCounts{Total: table.Len(), Served: table.Served(), Broken: table.Broken()}
+	}
+	return &statusOutput{Body: body}, nil
+}

@@ -1,0 +1,217 @@
+package isekai
+
+import (
+	"strconv"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+func init() {
+	httpcaddyfile.RegisterGlobalOption("isekai", parseGlobalOption)
+	httpcaddyfile.RegisterHandlerDirective("isekai", parseDirective)
+	// "respond" comes early in Caddy's order: an isekai placed after it would
+	// never see a request on a site that also has a catch-all respond.
+	httpcaddyfile.RegisterDirectiveOrder("isekai", httpcaddyfile.Before, "respond")
+}
+
+// parseGlobalOption sets up the app from the global option isekai.
+func parseGlobalOption(d *caddyfile.Dispenser, earlier any) (any, error) {
+	if earlier != nil {
+		d.Next()
+		return nil, d.Err("the global option isekai can stand only once")
+	}
+	app := new(App)
+	if err := app.UnmarshalCaddyfile(d); err != nil {
+		return nil, err
+	}
+	return httpcaddyfile.App{Name: "isekai", Value: caddyconfig.JSON(app, nil)}, nil
+}
+
+// UnmarshalCaddyfile sets up the app from Caddyfile tokens. Syntax:
+//
+//	isekai {
+//		store <dsn> {
+//			max_conns       <number>
+//			connect_timeout <duration>
+//			query_timeout   <duration>
+//			poll_interval   <duration>
+//		}
+//		seed <file>
+//		cache {
+//			ttl              <duration>
+//			cleanup_interval <duration>
+//			max_size         <number>
+//		}
+//		plugins <handlers...>
+//		targets {
+//			allow <ranges...>
+//			deny  <ranges...>
+//		}
+//		health_interval <duration>
+//		stats_interval  <duration>
+//		drain_timeout   <duration>
+//		max_concurrent  <number>
+//	}
+func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next()
+	if d.NextArg() {
+		return d.ArgErr()
+	}
+	return block(d, map[string]func() error{
+		"store": func() error {
+			if !d.NextArg() {
+				return d.ArgErr()
+			}
+			a.Store.DSN = d.Val()
+			if d.NextArg() {
+				return d.ArgErr()
+			}
+			return block(d, map[string]func() error{
+				"max_conns":       number(d, &a.Store.MaxConns),
+				"connect_timeout": duration(d, &a.Store.ConnectTimeout),
+				"query_timeout":   duration(d, &a.Store.QueryTimeout),
+				"poll_interval":   duration(d, &a.Store.PollInterval),
+			})
+		},
+		"seed": text(d, &a.Seed),
+		"cache": func() error {
+			if d.NextArg() {
+				return d.ArgErr()
+			}
+			return block(d, map[string]func() error{
+				"ttl":              duration(d, &a.Cache.TTL),
+				"cleanup_interval": duration(d, &a.Cache.CleanupInterval),
+				"max_size":         number(d, &a.Cache.MaxSize),
+			})
+		},
+		"plugins": list(d, &a.Plugins),
+		"targets": func() error {
+			if d.NextArg() {
+				return d.ArgErr()
+			}
+			return block(d, map[string]func() error{
+				"allow": list(d, &a.Targets.Allow),
+				"deny":  list(d, &a.Targets.Deny),
+			})
+		},
+		"health_interval": duration(d, &a.HealthInterval),
+		"stats_interval":  duration(d, &a.StatsInterval),
+		"drain_timeout":   duration(d, &a.DrainTimeout),
+		"max_concurrent":  number(d, &a.MaxConcurrent),
+	})
+}
+
+// parseDirective sets up the handler from the directive isekai.
+func parseDirective(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
+	handler := new(Handler)
+	return handler, handler.UnmarshalCaddyfile(h.Dispenser)
+}
+
+// UnmarshalCaddyfile sets up the handler from Caddyfile tokens. Syntax:
+//
+//	isekai [<matcher>] {
+//		pass_thru
+//		health_path <path>
+//	}
+func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next()
+	if d.NextArg() {
+		return d.ArgErr()
+	}
+	return block(d, map[string]func() error{
+		"pass_thru": func() error {
+			h.PassThru = true
+			if d.NextArg() {
+				return d.ArgErr()
+			}
+			return nil
+		},
+		"health_path": text(d, &h.HealthPath),
+	})
+}
+
+// block reads the options of a block, each at most once.
+func block(d *caddyfile.Dispenser, options map[string]func() error) error {
+	seen := make(map[string]bool)
+	for nesting := d.Nesting(); d.NextBlock(nesting); {
+		name := d.Val()
+		parse, ok := options[name]
+		if !ok {
+			return d.Errf("unrecognized option: %s", name)
+		}
+		if seen[name] {
+			return d.Errf("option %s stands twice", name)
+		}
+		seen[name] = true
+		if err := parse(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// one reads the only argument of an option.
+func one(d *caddyfile.Dispenser) (string, error) {
+	var value string
+	if !d.AllArgs(&value) {
+		return "", d.ArgErr()
+	}
+	return value, nil
+}
+
+func text(d *caddyfile.Dispenser, to *string) func() error {
+	return func() (err error) {
+		*to, err = one(d)
+		return err
+	}
+}
+
+func number(d *caddyfile.Dispenser, to *int) func() error {
+	return func() error {
+		name := d.Val()
+		value, err := one(d)
+		if err != nil {
+			return err
+		}
+		if *to, err = strconv.Atoi(value); err != nil || *to < 0 {
+			return d.Errf("%s must be a whole number, not %q", name, value)
+		}
+		return nil
+	}
+}
+
+func duration(d *caddyfile.Dispenser, to *caddy.Duration) func() error {
+	return func() error {
+		name := d.Val()
+		value, err := one(d)
+		if err != nil {
+			return err
+		}
+		parsed, err := caddy.ParseDuration(value)
+		if err != nil || parsed <= 0 {
+			return d.Errf("%s must be a duration such as 30s, not %q", name, value)
+		}
+		*to = caddy.Duration(parsed)
+		return nil
+	}
+}
+
+func list(d *caddyfile.Dispenser, to *[]string) func() error {
+	return func() error {
+		*to = d.RemainingArgs()
+		if len(*to) == 0 {
+			return d.ArgErr()
+		}
+		return nil
+	}
+}
+
+// Interface guards
+var (
+	_ caddyfile.Unmarshaler = (*App)(nil)
+	_ caddyfile.Unmarshaler = (*Handler)(nil)
+)

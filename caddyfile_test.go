@@ -1,0 +1,165 @@
+package isekai_test
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	"github.com/google/go-cmp/cmp"
+)
+
+func adapt(t *testing.T, caddyfile string) (map[string]any, error) {
+	t.Helper()
+	encoded, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(caddyfile), map[string]any{"filename": "Caddyfile"})
+	if err != nil {
+		return nil, err
+	}
+	var cfg map[string]any
+	if err := json.Unmarshal(encoded, &cfg); err != nil {
+		t.Fatal(err)
+	}
+	return cfg, nil
+}
+
+func TestCaddyfileApp(t *testing.T) {
+	t.Parallel()
+	cfg, err := adapt(t, `{
+	isekai {
+		store {env.ISEKAI_DATABASE_URL} {
+			max_conns 8
+			connect_timeout 2s
+			query_timeout 3s
+			poll_interval 250ms
+		}
+		seed routes.json
+		cache {
+			ttl 10m
+			cleanup_interval 30s
+			max_size 500
+		}
+		plugins headers rewrite
+		targets {
+			allow 10.0.0.0/8 192.168.1.1
+			deny 10.1.0.0/16
+		}
+		health_interval 10s
+		stats_interval 1d
+		drain_timeout 1m
+		max_concurrent 100
+	}
+}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	second := float64(1e9)
+	want := map[string]any{"isekai": map[string]any{
+		// The placeholder stays: what it stands for must not be in the configuration.
+		"store": map[string]any{
+			"dsn": "{env.ISEKAI_DATABASE_URL}", "max_conns": 8.0,
+			"connect_timeout": 2 * second, "query_timeout": 3 * second, "poll_interval": second / 4,
+		},
+		"seed":            "routes.json",
+		"cache":           map[string]any{"ttl": 600 * second, "cleanup_interval": 30 * second, "max_size": 500.0},
+		"plugins":         []any{"headers", "rewrite"},
+		"targets":         map[string]any{"allow": []any{"10.0.0.0/8", "192.168.1.1"}, "deny": []any{"10.1.0.0/16"}},
+		"health_interval": 10 * second,
+		"stats_interval":  86400 * second,
+		"drain_timeout":   60 * second,
+		"max_concurrent":  100.0,
+	}}
+	if diff := cmp.Diff(want, cfg["apps"]); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestCaddyfileHandlerComesBeforeRespond(t *testing.T) {
+	t.Parallel()
+	cfg, err := adapt(t, `:8080 {
+	respond "fallback"
+	isekai /api/* {
+		pass_thru
+		health_path /healthz
+	}
+	header X-First yes
+}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := cfg["apps"].(map[string]any)["http"].(map[string]any)["servers"].(map[string]any)["srv0"].(map[string]any)
+	var handlers []any
+	for _, r := range server["routes"].([]any) {
+		handlers = append(handlers, r.(map[string]any)["handle"].([]any)...)
+	}
+	want := []any{
+		map[string]any{"handler": "headers", "response": map[string]any{"set": map[string]any{"X-First": []any{"yes"}}}},
+		map[string]any{"handler": "isekai", "pass_thru": true, "health_path": "/healthz"},
+		map[string]any{"handler": "static_response", "body": "fallback"},
+	}
+	if diff := cmp.Diff(want, handlers); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestCaddyfileErrorsNameTheirLine(t *testing.T) {
+	t.Parallel()
+	app := func(lines string) string { return "{\n\tisekai {\n" + lines + "\n\t}\n}" }
+	tests := map[string]struct{ caddyfile, want string }{
+		"unknown option":      {app("\t\tdns x"), "unrecognized option: dns, at Caddyfile:3"},
+		"unknown in a block":  {app("\t\tcache {\n\t\t\tsize 5\n\t\t}"), "unrecognized option: size, at Caddyfile:4"},
+		"argument of isekai":  {"{\n\tisekai on\n}", "at Caddyfile:2"},
+		"twice":               {app("\t\tseed a\n\t\tseed b"), "option seed stands twice, at Caddyfile:4"},
+		"two apps":            {"{\n\tisekai\n\tisekai\n}", "only once, at Caddyfile:3"},
+		"no dsn":              {app("\t\tstore"), "at Caddyfile:3"},
+		"two dsns":            {app("\t\tstore a b"), "at Caddyfile:3"},
+		"not a number":        {app("\t\tmax_concurrent many"), `max_concurrent must be a whole number, not "many", at Caddyfile:3`},
+		"negative number":     {app("\t\tmax_concurrent -1"), "whole number"},
+		"not a duration":      {app("\t\thealth_interval soon"), `health_interval must be a duration such as 30s, not "soon", at Caddyfile:3`},
+		"zero duration":       {app("\t\tstats_interval 0s"), "must be a duration"},
+		"no plugins":          {app("\t\tplugins"), "at Caddyfile:3"},
+		"matcher for options": {":80 {\n\tisekai {\n\t\tfoo\n\t}\n}", "unrecognized option: foo, at Caddyfile:3"},
+		"argument of option":  {":80 {\n\tisekai {\n\t\tpass_thru yes\n\t}\n}", "at Caddyfile:3"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			cfg, err := adapt(t, tt.caddyfile)
+			if err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("got %v, %v; want an error with %q", cfg, err, tt.want)
+			}
+		})
+	}
+}
+
+func TestBadSettingsAreRefused(t *testing.T) {
+	tests := map[string]struct {
+		edit func(cfg map[string]any)
+		want string
+	}{
+		"unknown plugin":  {func(cfg map[string]any) { isekaiApp(cfg)["plugins"] = []string{"nope"} }, `plugin "nope" is not`},
+		"bad range":       {func(cfg map[string]any) { isekaiApp(cfg)["targets"] = route{"deny": []string{"ten"}} }, "targets.deny"},
+		"negative":        {func(cfg map[string]any) { isekaiApp(cfg)["max_concurrent"] = -1 }, "max_concurrent must not be negative"},
+		"negative time":   {func(cfg map[string]any) { isekaiApp(cfg)["drain_timeout"] = -1 }, "drain_timeout must not be negative"},
+		"bad DSN":         {func(cfg map[string]any) { isekaiApp(cfg)["store"] = route{"dsn": "mysql://x"} }, "opening store"},
+		"missing seed":    {func(cfg map[string]any) { isekaiApp(cfg)["seed"] = "/no/such/file" }, "reading seed file"},
+		"handler, no app": {func(cfg map[string]any) { delete(cfg["apps"].(map[string]any), "isekai") }, "needs the isekai app"},
+		"bad health path": {func(cfg map[string]any) {
+			siteOf(cfg)["routes"] = handle(route{"handler": "isekai", "health_path": "up"})
+		}, "health_path must start with a slash"},
+		"unknown property": {func(cfg map[string]any) { isekaiApp(cfg)["colour"] = "red" }, "unknown field"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			s := start(t, nil)
+			s.dsn += "2" // so that no gateway is there already
+			if err := s.load(tt.edit); err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("got %v, want an error with %q", err, tt.want)
+			}
+		})
+	}
+}
+
+// handle is the routes of a site with these handlers.
+func handle(handlers ...any) []any {
+	return []any{map[string]any{"handle": handlers}}
+}

@@ -1,0 +1,190 @@
+// Package gateway is what outlives a reload of Caddy's configuration: the
+// store, the route table that all handlers match against, the rate limiter's
+// counters, and the workers that keep them current. It knows nothing of Caddy.
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/isekai-gateway/isekai/cache"
+	"github.com/isekai-gateway/isekai/internal/worker"
+	"github.com/isekai-gateway/isekai/ratelimit"
+	"github.com/isekai-gateway/isekai/routing"
+	"github.com/isekai-gateway/isekai/store"
+)
+
+// Defaults of Config.
+const (
+	DefaultPollInterval   = time.Second
+	DefaultHealthInterval = 30 * time.Second
+	DefaultStatsInterval  = time.Minute
+)
+
+// Config sets up a Gateway. DSN and Log are required.
+type Config struct {
+	// Where the routes are kept; see store.Open.
+	DSN string
+
+	// Limits of the connections to the store.
+	Store store.Options
+
+	// How often the store is asked for its revision. Default: 1s.
+	PollInterval time.Duration
+
+	// How often the store's health is checked. Default: 30s.
+	HealthInterval time.Duration
+
+	// How often a line with the counters is logged. Default: 1m.
+	StatsInterval time.Duration
+
+	// Routes to insert into a store that has never had any.
+	Seed []*store.Route
+
+	// Returns the logger to use now. It is called for every line, since a
+	// reload replaces Caddy's loggers.
+	Log func() *zap.Logger
+}
+
+// Gateway holds one store's routes ready for matching. All methods are safe for
+// concurrent use. Make one with Open and end it with Close.
+type Gateway struct {
+	// Limiter holds the counters of the routes' rate limits.
+	Limiter *ratelimit.Limiter
+
+	// Requests counts what the handlers did.
+	Requests RequestCounters
+
+	cfg     Config
+	store   store.Store
+	workers *worker.Group
+	started time.Time
+
+	table     atomic.Pointer[routing.Table]
+	attempted chan struct{} // closed after the first attempt to load
+	begin     sync.Once
+	begun     chan struct{} // closed by Start
+	prepared  chan struct{} // closed after the first attempt to prepare the store
+	syncing   chan struct{} // a lock that honours contexts: holds one token while a sync runs
+
+	health healthState
+
+	subscribers struct {
+		sync.Mutex
+		set map[*Subscriber]struct{}
+	}
+}
+
+// Open opens the store and starts the workers that load the routes and keep
+// them current. It does not wait for a database server: only a DSN that can't
+// work, or a folder that can't be written, is an error. Until Start, the
+// database is only read, so that a configuration can be tried out.
+func Open(cfg Config) (*Gateway, error) {
+	if cfg.PollInterval == 0 {
+		cfg.PollInterval = DefaultPollInterval
+	}
+	if cfg.HealthInterval == 0 {
+		cfg.HealthInterval = DefaultHealthInterval
+	}
+	if cfg.StatsInterval == 0 {
+		cfg.StatsInterval = DefaultStatsInterval
+	}
+	st, err := store.Open(context.Background(), cfg.DSN, cfg.Store)
+	if err != nil {
+		return nil, fmt.Errorf("opening store: %w", err)
+	}
+	g := &Gateway{
+		Limiter:   ratelimit.New(ratelimit.Config{}),
+		cfg:       cfg,
+		store:     st,
+		workers:   worker.New(cfg.Log),
+		started:   time.Now(),
+		attempted: make(chan struct{}),
+		begun:     make(chan struct{}),
+		prepared:  make(chan struct{}),
+		syncing:   make(chan struct{}, 1),
+	}
+	g.subscribers.set = make(map[*Subscriber]struct{})
+	g.Limiter.Start()
+	g.workers.Go("store watcher", g.watch)
+	g.workers.Every("store health checker", cfg.HealthInterval, g.checkStore)
+	g.workers.Every("stats collector", cfg.StatsInterval, g.logStats)
+	return g, nil
+}
+
+// Close stops and joins all workers and closes the store.
+func (g *Gateway) Close() error {
+	g.workers.Stop()
+	g.Limiter.Close()
+	if err := g.store.Close(); err != nil {
+		return fmt.Errorf("closing store: %w", err)
+	}
+	return nil
+}
+
+// WaitLoaded waits until the first attempt to load the routes has ended, well
+// or not, or ctx is done.
+func (g *Gateway) WaitLoaded(ctx context.Context) { wait(ctx, g.attempted) }
+
+// Start lets the gateway bring the store's schema up to date and seed it, and
+// waits until the first attempt at that has ended, well or not, or ctx is done.
+// It may be called more than once.
+func (g *Gateway) Start(ctx context.Context) {
+	g.begin.Do(func() { close(g.begun) })
+	wait(ctx, g.prepared)
+}
+
+func wait(ctx context.Context, done <-chan struct{}) {
+	select {
+	case <-done:
+	case <-ctx.Done():
+	}
+}
+
+// Table returns the routes served now, or nil before they were first loaded.
+func (g *Gateway) Table() *routing.Table { return g.table.Load() }
+
+// Store returns the store, for reads that the table can't answer.
+func (g *Gateway) Store() store.Store { return g.store }
+
+// Started is when the gateway was opened.
+func (g *Gateway) Started() time.Time { return g.started }
+
+// ErrNotReady says that the routes were never loaded.
+var ErrNotReady = errors.New("the routes are not loaded yet")
+
+// Subscriber is told of changes to the table and asked for statistics.
+type Subscriber struct {
+	// Dropped is called, after the new table is visible, with the compiled
+	// routes that are no longer in it. It must not block.
+	Dropped func([]*routing.Route)
+
+	// CacheStats returns the counters of the subscriber's pipeline cache.
+	CacheStats func() cache.Stats
+}
+
+// Subscribe registers s until the returned function is called.
+func (g *Gateway) Subscribe(s *Subscriber) (cancel func()) {
+	g.subscribers.Lock()
+	defer g.subscribers.Unlock()
+	g.subscribers.set[s] = struct{}{}
+	return func() {
+		g.subscribers.Lock()
+		defer g.subscribers.Unlock()
+		delete(g.subscribers.set, s)
+	}
+}
+
+func (g *Gateway) eachSubscriber(fn func(*Subscriber)) {
+	g.subscribers.Lock()
+	defer g.subscribers.Unlock()
+	for s := range g.subscribers.set {
+		fn(s)
+	}
+}

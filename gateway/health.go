@@ -1,0 +1,135 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/isekai-gateway/isekai/store"
+)
+
+// Status is the gateway's health in one word.
+type Status string
+
+// The three states of a gateway.
+const (
+	// StatusOK: routes are served and can be changed.
+	StatusOK Status = "ok"
+	// StatusDegraded: routes are served, but something needs an operator.
+	StatusDegraded Status = "degraded"
+	// StatusNotReady: no routes were ever loaded; requests are answered 503.
+	StatusNotReady Status = "not_ready"
+)
+
+// Health is what a load balancer and an operator want to know.
+type Health struct {
+	Status Status `json:"status"`
+
+	// Why the status is not ok.
+	Reasons []string `json:"reasons,omitempty"`
+
+	// The revision of the routes that are served.
+	Revision int64 `json:"revision"`
+
+	// Seconds since the served routes were last known to be current.
+	TableAge float64 `json:"table_age_seconds"`
+}
+
+// healthState remembers what the last contacts with the store showed.
+type healthState struct {
+	sync.Mutex
+	down    bool
+	since   time.Time // of the last change of down
+	current time.Time // when the table was last known to be at the store's revision
+}
+
+// Health judges the gateway's state now, without asking the store.
+func (g *Gateway) Health() Health {
+	table := g.Table()
+	g.health.Lock()
+	down, since, current := g.health.down, g.health.since, g.health.current
+	g.health.Unlock()
+
+	h := Health{Status: StatusOK}
+	if down {
+		h.Status = StatusDegraded
+		h.Reasons = append(h.Reasons, fmt.Sprintf("the route store has not answered since %s; routes can't be changed", since.UTC().Format(time.RFC3339)))
+	}
+	if table == nil {
+		h.Status = StatusNotReady
+		h.Reasons = append(h.Reasons, ErrNotReady.Error())
+		return h
+	}
+	h.Revision = table.Revision()
+	h.TableAge = time.Since(current).Seconds()
+	if broken := table.Broken(); broken > 0 {
+		h.Status = StatusDegraded
+		h.Reasons = append(h.Reasons, fmt.Sprintf("%d route(s) can't be served, see their \"error\" in /api/routes", broken))
+	}
+	return h
+}
+
+// StoreUp says whether the last contact with the store went well.
+func (g *Gateway) StoreUp() bool {
+	g.health.Lock()
+	defer g.health.Unlock()
+	return !g.health.down && !g.health.current.IsZero()
+}
+
+// noteStore records the outcome of a contact with the store and logs when the
+// state changes, once.
+func (g *Gateway) noteStore(err error) {
+	if errors.Is(err, context.Canceled) {
+		return
+	}
+	now := time.Now()
+	g.health.Lock()
+	first := g.health.since.IsZero()
+	changed := first || g.health.down != (err != nil)
+	was := g.health.since
+	if changed {
+		g.health.down, g.health.since = err != nil, now
+	}
+	if err == nil {
+		g.health.current = now
+	}
+	g.health.Unlock()
+
+	switch {
+	case !changed:
+	case err != nil:
+		g.cfg.Log().Error("route store is down", zap.Error(err))
+	case first:
+		g.cfg.Log().Info("route store is up", zap.String("driver", g.store.Stats().Driver))
+	default:
+		g.cfg.Log().Info("route store is up again", zap.Duration("down_for", now.Sub(was)))
+	}
+}
+
+// checkStore is the periodic health check: it notices a store that answers the
+// watcher's read but has stopped answering others, and the reverse.
+func (g *Gateway) checkStore(ctx context.Context) {
+	if err := g.store.Ping(ctx); err != nil && ctx.Err() == nil {
+		g.noteStore(fmt.Errorf("pinging: %w", err))
+	}
+}
+
+// StoreStatus describes the store for /api/status.
+type StoreStatus struct {
+	Up    bool      `json:"up"`
+	Since time.Time `json:"since"` // of the present state
+	store.Stats
+}
+
+// StoreStatus returns the store's state and its connection pool's.
+func (g *Gateway) StoreStatus() StoreStatus {
+	s := StoreStatus{Up: g.StoreUp(), Stats: g.store.Stats()}
+	g.health.Lock()
+	s.Since = g.health.since.UTC()
+	g.health.Unlock()
+	return s
+}

@@ -1,0 +1,94 @@
+package gateway
+
+import (
+	"context"
+	"sync/atomic"
+
+	"go.uber.org/zap"
+
+	"github.com/isekai-gateway/isekai/cache"
+)
+
+// RequestCounters count requests since the gateway was opened. The zero value
+// is ready.
+type RequestCounters struct {
+	total    atomic.Int64
+	inFlight atomic.Int64
+	refused  atomic.Int64
+	failed   atomic.Int64
+}
+
+// Begin counts a request that has come in.
+func (c *RequestCounters) Begin() {
+	c.total.Add(1)
+	c.inFlight.Add(1)
+}
+
+// End counts the request's answer: 4xx as refused, 5xx as failed.
+func (c *RequestCounters) End(status int) {
+	c.inFlight.Add(-1)
+	switch {
+	case status >= 500:
+		c.failed.Add(1)
+	case status >= 400:
+		c.refused.Add(1)
+	}
+}
+
+// InFlight returns how many requests are being answered.
+func (c *RequestCounters) InFlight() int64 { return c.inFlight.Load() }
+
+// RequestStats is a snapshot of RequestCounters.
+type RequestStats struct {
+	Total    int64 `json:"total"`     // requests that reached the handler
+	InFlight int64 `json:"in_flight"` // of these, not answered yet
+	Refused  int64 `json:"refused"`   // answered 4xx
+	Failed   int64 `json:"failed"`    // answered 5xx, or broken off
+}
+
+// Snapshot returns the counts now.
+func (c *RequestCounters) Snapshot() RequestStats {
+	return RequestStats{
+		Total:    c.total.Load(),
+		InFlight: c.inFlight.Load(),
+		Refused:  c.refused.Load(),
+		Failed:   c.failed.Load(),
+	}
+}
+
+// CacheStats adds up the pipeline caches of all subscribers; during a reload
+// there are two.
+func (g *Gateway) CacheStats() cache.Stats {
+	var sum cache.Stats
+	g.eachSubscriber(func(s *Subscriber) {
+		one := s.CacheStats()
+		sum.Size += one.Size
+		sum.Hits += one.Hits
+		sum.Misses += one.Misses
+		sum.Evictions += one.Evictions
+		sum.Failures += one.Failures
+	})
+	return sum
+}
+
+// logStats writes the periodic line with the counters.
+func (g *Gateway) logStats(context.Context) {
+	table := g.Table()
+	if table == nil {
+		return
+	}
+	requests, cached := g.Requests.Snapshot(), g.CacheStats()
+	g.cfg.Log().Info("stats",
+		zap.Int64("requests", requests.Total),
+		zap.Int64("in_flight", requests.InFlight),
+		zap.Int64("refused", requests.Refused),
+		zap.Int64("errors", requests.Failed),
+		zap.Int("routes", table.Len()),
+		zap.Int("routes_served", table.Served()),
+		zap.Int64("revision", table.Revision()),
+		zap.Int("cache_size", cached.Size),
+		zap.Uint64("cache_hits", cached.Hits),
+		zap.Uint64("cache_misses", cached.Misses),
+		zap.Uint64("cache_evictions", cached.Evictions),
+	)
+}

@@ -1,0 +1,180 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/isekai-gateway/isekai/routing"
+	"github.com/isekai-gateway/isekai/store"
+)
+
+// watch loads the routes as soon as the store answers and then follows its
+// revision. It never gives up: the table that runs is served meanwhile.
+func (g *Gateway) watch(ctx context.Context) {
+	// A store that is already in use is read at once. What is wrong with another
+	// one is told when it is prepared.
+	_ = g.sync(ctx)
+	close(g.attempted)
+	select {
+	case <-g.begun:
+	case <-ctx.Done():
+		return
+	}
+
+	err := g.prepare(ctx)
+	close(g.prepared)
+	for err != nil {
+		if !sleep(ctx, jitter(g.cfg.PollInterval)) {
+			return
+		}
+		err = g.prepare(ctx)
+	}
+	for sleep(ctx, jitter(g.cfg.PollInterval)) {
+		if err := g.sync(ctx); err != nil {
+			g.noteStore(err)
+		}
+	}
+}
+
+// prepare makes an unknown store ready and fills the table.
+func (g *Gateway) prepare(ctx context.Context) error {
+	err := g.migrate(ctx)
+	if err == nil {
+		err = g.sync(ctx)
+	}
+	if err != nil {
+		g.noteStore(err)
+	}
+	return err
+}
+
+func (g *Gateway) migrate(ctx context.Context) error {
+	if err := g.store.Migrate(ctx); err != nil {
+		return fmt.Errorf("migrating schema: %w", err)
+	}
+	if len(g.cfg.Seed) == 0 {
+		return nil
+	}
+	seeded, err := g.store.Seed(ctx, g.cfg.Seed, store.Author{Actor: "seed"})
+	if err != nil {
+		return fmt.Errorf("seeding routes: %w", err)
+	}
+	if seeded {
+		g.cfg.Log().Info("seeded routes into an empty store", zap.Int("routes", len(g.cfg.Seed)))
+	}
+	return nil
+}
+
+// sync brings the table to the store's revision. Of several calls at once one
+// works and the others wait for it, then look again.
+func (g *Gateway) sync(ctx context.Context) error {
+	select {
+	case g.syncing <- struct{}{}:
+		defer func() { <-g.syncing }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+
+	old := g.table.Load()
+	if old == nil {
+		return g.load(ctx, nil)
+	}
+	revision, err := g.store.Revision(ctx)
+	if err != nil {
+		return fmt.Errorf("reading revision: %w", err)
+	}
+	g.noteStore(nil)
+	if revision == old.Revision() {
+		return nil
+	}
+	changed, revision, err := g.store.Changes(ctx, old.Revision())
+	if errors.Is(err, store.ErrResync) {
+		return g.load(ctx, old)
+	}
+	if err != nil {
+		return fmt.Errorf("reading changes: %w", err)
+	}
+	g.publish(old, old.Apply(changed, revision), ids(changed))
+	return nil
+}
+
+// load reads all routes. Those that are the same in old keep their compiled form.
+func (g *Gateway) load(ctx context.Context, old *routing.Table) error {
+	rows, revision, err := g.store.Load(ctx)
+	if err != nil {
+		return fmt.Errorf("loading routes: %w", err)
+	}
+	g.noteStore(nil)
+	if old == nil {
+		g.publish(nil, routing.NewTable(rows, revision), ids(rows))
+		return nil
+	}
+	if revision < old.Revision() {
+		g.cfg.Log().Warn("store went back to an earlier revision",
+			zap.Int64("from", old.Revision()), zap.Int64("to", revision))
+	}
+	touched := ids(rows)
+	for row := range old.All() {
+		touched = append(touched, row.ID)
+	}
+	g.publish(old, old.Replace(rows, revision), touched)
+	return nil
+}
+
+// publish makes next visible and tells the subscribers which compiled routes
+// of old are not part of it.
+func (g *Gateway) publish(old, next *routing.Table, touched []int64) {
+	g.table.Store(next)
+	var dropped []*routing.Route
+	for _, id := range touched {
+		if _, problem, _ := next.Get(id); problem != nil {
+			g.cfg.Log().Error("route can't be served", zap.Int64("route", id), zap.Error(problem))
+		}
+		if old == nil {
+			continue
+		}
+		if was := old.Compiled(id); was != nil && was != next.Compiled(id) {
+			dropped = append(dropped, was)
+		}
+	}
+	if old == nil {
+		g.cfg.Log().Info("routes loaded",
+			zap.Int("routes", next.Len()), zap.Int("served", next.Served()), zap.Int64("revision", next.Revision()))
+		return
+	}
+	g.cfg.Log().Debug("routes changed",
+		zap.Int("dropped", len(dropped)), zap.Int64("revision", next.Revision()))
+	if len(dropped) > 0 {
+		g.eachSubscriber(func(s *Subscriber) { s.Dropped(dropped) })
+	}
+}
+
+func ids(rows []*store.Route) []int64 {
+	out := make([]int64, len(rows))
+	for i, row := range rows {
+		out[i] = row.ID
+	}
+	return out
+}
+
+// jitter spreads d by a quarter either way, so that many replicas don't ask a
+// returning database all at once.
+func jitter(d time.Duration) time.Duration {
+	return d*3/4 + rand.N(d/2+1)
+}
+
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
+}

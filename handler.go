@@ -1,0 +1,242 @@
+package isekai
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
+	"golang.org/x/net/http/httpguts"
+
+	"github.com/isekai-gateway/isekai/pipeline"
+	"github.com/isekai-gateway/isekai/routing"
+)
+
+func init() {
+	caddy.RegisterModule(new(Handler))
+}
+
+// Handler matches requests against the routes of the isekai app and forwards
+// them. A request that matches is answered here; the handlers after this one
+// never see it.
+//
+// While a request is on its way, these placeholders are available to plugins,
+// limits.key and the access log:
+//
+// Placeholder | Description
+// ------------|------------
+// `{http.isekai.route}` | The matched route's id
+// `{http.isekai.route_name}` | Its name
+// `{http.isekai.request_id}` | The request's id, as sent in X-Request-Id
+// `{http.isekai.param.*}` | The value of a path parameter, decoded
+type Handler struct {
+	// Whether a request that no route matches goes to the next handler instead of
+	// being answered 404 or 405. Default: false.
+	PassThru bool `json:"pass_thru,omitempty"`
+
+	// A path on which the gateway's health is answered, as on the admin endpoint's
+	// /health, before any route is matched. Default: none.
+	HealthPath string `json:"health_path,omitempty"`
+
+	app *App
+}
+
+// CaddyModule returns the Caddy module information.
+func (*Handler) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "http.handlers.isekai", New: func() caddy.Module { return new(Handler) }}
+}
+
+// Provision finds the app.
+func (h *Handler) Provision(ctx caddy.Context) error {
+	app, err := ctx.AppIfConfigured("isekai")
+	if err != nil {
+		return fmt.Errorf("the isekai handler needs the isekai app (in a Caddyfile, the global option isekai): %w", err)
+	}
+	h.app = app.(*App)
+	return installProblems(ctx)
+}
+
+// Validate implements caddy.Validator.
+func (h *Handler) Validate() error {
+	if h.HealthPath != "" && !strings.HasPrefix(h.HealthPath, "/") {
+		return fmt.Errorf("health_path must start with a slash, not be %q", h.HealthPath)
+	}
+	return nil
+}
+
+// ServeHTTP implements caddyhttp.MiddlewareHandler.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) (err error) {
+	app := h.app
+	app.acquire()
+	defer app.release() //nolint:errcheck // logged where it can fail
+	if h.HealthPath != "" && r.URL.Path == h.HealthPath {
+		return app.serveHealth(w)
+	}
+
+	x := &pipeline.Exchange{RequestID: requestID(r)}
+	route, err := h.resolve(w, r, x)
+	if route == nil && h.PassThru && (errors.Is(err, errNoRoute) || errors.Is(err, errMethodNotAllowed)) {
+		return next.ServeHTTP(w, r)
+	}
+
+	counters := &app.gateway.Requests
+	counters.Begin()
+	defer func() {
+		p := recover()
+		if p != nil {
+			err = h.recovered(p, x)
+		}
+		counters.End(outcome(r, x, err, p != nil))
+		if err != nil {
+			limitRest(w, r)
+		}
+		if p != nil && err == nil {
+			panic(http.ErrAbortHandler)
+		}
+	}()
+	w.Header()["X-Request-Id"] = []string{x.RequestID}
+	if err != nil {
+		return err
+	}
+	if most := app.MaxConcurrent; most > 0 && counters.InFlight() > int64(most) {
+		w.Header().Set("Retry-After", "1")
+		return caddyhttp.Error(http.StatusServiceUnavailable, errTooManyRequests)
+	}
+	describe(r, route, x)
+	sanitize(r, x)
+
+	p, err := app.pipelines.Get(r.Context(), route)
+	if err != nil {
+		return caddyhttp.Error(http.StatusServiceUnavailable, err)
+	}
+	defer p.Release()
+	return p.Serve(w, r, x)
+}
+
+// resolve finds the request's route and brings its URL to the path that was
+// matched. It changes nothing of a request that it finds no route for.
+func (h *Handler) resolve(w http.ResponseWriter, r *http.Request, x *pipeline.Exchange) (*routing.Route, error) {
+	table := h.app.gateway.Table()
+	if table == nil {
+		w.Header().Set("Retry-After", "1")
+		return nil, caddyhttp.Error(http.StatusServiceUnavailable, errNotReady)
+	}
+	path, err := routing.CanonicalURLPath(r.URL)
+	if err != nil {
+		return nil, caddyhttp.Error(http.StatusBadRequest, err)
+	}
+	q := routing.Request{
+		Method:   matchMethod(r),
+		Host:     routing.RequestHost(r.Host),
+		Path:     path.Text,
+		Header:   r.Header,
+		RawQuery: r.URL.RawQuery,
+	}
+	route := table.Match(&q)
+	switch {
+	case route == nil:
+		allow := table.Allow(&q)
+		if len(allow) == 0 {
+			return nil, caddyhttp.Error(http.StatusNotFound, errNoRoute)
+		}
+		if !h.PassThru {
+			w.Header().Set("Allow", strings.Join(allow, ", "))
+		}
+		return nil, caddyhttp.Error(http.StatusMethodNotAllowed, errMethodNotAllowed)
+	case path.Merged && !route.MergeSlashes:
+		return nil, caddyhttp.Error(http.StatusBadRequest, errRepeatedSlashes)
+	}
+	x.Path = path.Text
+	pipeline.SetPath(r.URL, path.Text)
+	return route, nil
+}
+
+// matchMethod is the request's method, with a WebSocket over HTTP/2 or HTTP/3
+// (RFC 8441, RFC 9220) taken for the GET that it is over HTTP/1.1.
+func matchMethod(r *http.Request) string {
+	if isExtendedConnect(r) {
+		return http.MethodGet
+	}
+	return r.Method
+}
+
+func isExtendedConnect(r *http.Request) bool {
+	if r.Method != http.MethodConnect {
+		return false
+	}
+	return r.ProtoMajor == 2 && r.Header.Get(":protocol") == "websocket" ||
+		r.ProtoMajor == 3 && r.Proto == "websocket"
+}
+
+// describe adds the route to the access log and to the variables of Caddy.
+func describe(r *http.Request, route *routing.Route, x *pipeline.Exchange) {
+	caddyhttp.SetVar(r.Context(), "isekai.route", route.ID)
+	if extra, ok := r.Context().Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {
+		extra.Add(zap.Int64("isekai_route", route.ID))
+		extra.Add(zap.String("request_id", x.RequestID))
+	}
+}
+
+// recovered turns a panic of a plugin into an error, or returns nil if the
+// answer has begun and can only be broken off.
+func (h *Handler) recovered(p any, x *pipeline.Exchange) error {
+	if p == http.ErrAbortHandler {
+		return nil
+	}
+	h.app.logger.Error("a handler panicked",
+		zap.Any("panic", p), zap.String("request_id", x.RequestID), zap.ByteString("stack", debug.Stack()))
+	if x.Status() != 0 {
+		return nil
+	}
+	return caddyhttp.Error(http.StatusInternalServerError, errPanicked)
+}
+
+// restTimeout is how long the client of a request that was refused may take to
+// send what net/http reads of its body before the answer.
+const restTimeout = 5 * time.Second
+
+// limitRest keeps a refused request's body from holding its connection for as
+// long as the client likes. net/http lifts the deadline for the next request.
+func limitRest(w http.ResponseWriter, r *http.Request) {
+	if r.ProtoMajor == 1 && r.ContentLength != 0 {
+		if httpguts.HeaderValuesContainsToken(r.Header["Expect"], "100-continue") {
+			// The client waits to be asked for its body, and net/http, which does not
+			// see that through Caddy's wrapper, would wait for the body.
+			w.Header().Set("Connection", "close")
+		}
+		// Without support for deadlines there is no connection to hold either.
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(restTimeout))
+	}
+}
+
+// outcome is the status that a request counts under.
+func outcome(r *http.Request, x *pipeline.Exchange, err error, panicked bool) int {
+	var handlerErr caddyhttp.HandlerError
+	switch {
+	case errors.As(err, &handlerErr):
+		return handlerErr.StatusCode
+	case err != nil:
+		return http.StatusInternalServerError
+	case panicked && r.Context().Err() != nil:
+		return statusClientClosedRequest
+	case panicked:
+		return http.StatusBadGateway
+	}
+	return x.Status()
+}
+
+// statusClientClosedRequest is what logs say of a client that went away before
+// it had its answer; it is nginx's number, which no client ever sees.
+const statusClientClosedRequest = 499
+
+// Interface guards
+var (
+	_ caddy.Provisioner           = (*Handler)(nil)
+	_ caddy.Validator             = (*Handler)(nil)
+	_ caddyhttp.MiddlewareHandler = (*Handler)(nil)
+)

@@ -1,0 +1,364 @@
+// Package isekai is an API gateway that lives inside Caddy. Its routes are rows
+// in PostgreSQL or SQLite; a row that is added, by the admin API or in plain
+// SQL, is served without a reload.
+//
+// It registers these Caddy modules:
+//
+//   - isekai, the app: store, cache, workers and settings;
+//   - http.handlers.isekai, which matches requests against the routes and
+//     forwards them;
+//   - http.handlers.isekai_problem, which writes the gateway's errors unless a
+//     site handles them itself;
+//   - http.handlers.isekai_rate_limit, a rate limit for a whole site;
+//   - http.handlers.isekai_cors, cross-origin resource sharing for a whole site;
+//   - admin.api.isekai, the admin API on Caddy's admin endpoint.
+package isekai
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
+
+	"github.com/isekai-gateway/isekai/gateway"
+	"github.com/isekai-gateway/isekai/pipeline"
+	"github.com/isekai-gateway/isekai/store"
+
+	// Site-wide policies are modules of their own, which one --with brings along.
+	_ "github.com/isekai-gateway/isekai/cors"
+	_ "github.com/isekai-gateway/isekai/ratelimit"
+)
+
+func init() {
+	caddy.RegisterModule(new(App))
+}
+
+// App is the gateway's settings and its part of one Caddy configuration. What
+// must survive a reload, such as the routes and the rate limits' counters, is
+// shared by all configurations that name the same store.
+type App struct {
+	// Where the routes are kept.
+	Store StoreConfig `json:"store,omitzero"`
+
+	// A file of routes, as a JSON array in the form of the admin API, to insert
+	// into a store that has never had any. Later changes to the file have no
+	// effect.
+	Seed string `json:"seed,omitempty"`
+
+	// The cache of compiled routes.
+	Cache CacheConfig `json:"cache,omitzero"`
+
+	// The handler modules that routes may use as plugins, by their names without
+	// "http.handlers.". A route is code: whoever can write routes can do with a
+	// listed module whatever the module can do. The default ones can read no
+	// file and no environment. Default: headers, encode, rewrite, request_body.
+	Plugins []string `json:"plugins,omitempty"`
+
+	// Which addresses routes may forward to.
+	Targets TargetsConfig `json:"targets,omitzero"`
+
+	// How often the store's health is checked. Default: 30s.
+	HealthInterval caddy.Duration `json:"health_interval,omitempty"`
+
+	// How often a line with the counters is logged. Default: 1m.
+	StatsInterval caddy.Duration `json:"stats_interval,omitempty"`
+
+	// How long streams, such as WebSockets, of a route that was changed or deleted
+	// may go on, and its requests if it has no timeout. Default: 5m.
+	DrainTimeout caddy.Duration `json:"drain_timeout,omitempty"`
+
+	// The most requests that may be in flight; more are answered 503. WebSockets
+	// and other streams count as long as they are open. Default: 0, no bound.
+	MaxConcurrent int `json:"max_concurrent,omitempty"`
+
+	gateway     *gateway.Gateway
+	gatewayKey  string
+	pipelines   *pipeline.Set
+	api         http.Handler
+	unsubscribe func()
+	logger      *zap.Logger
+
+	refs atomic.Int64 // one for the configuration, one per request
+}
+
+// StoreConfig names the database that keeps the routes.
+type StoreConfig struct {
+	// The database: "postgres://user:password@host/name", "sqlite://path" (relative
+	// to the working directory; "sqlite:///path" is absolute). Placeholders such
+	// as {env.ISEKAI_DATABASE_URL} are resolved when the configuration is loaded
+	// and never appear in Caddy's /config. Default, also if the text is empty
+	// after that: "sqlite://data/isekai.db".
+	DSN string `json:"dsn,omitempty"`
+
+	// The most connections to the database. Default: 16.
+	MaxConns int `json:"max_conns,omitempty"`
+
+	// How long to wait for a connection. Default: 5s.
+	ConnectTimeout caddy.Duration `json:"connect_timeout,omitempty"`
+
+	// How long a statement may take. Default: 5s.
+	QueryTimeout caddy.Duration `json:"query_timeout,omitempty"`
+
+	// How often the database is asked whether the routes have changed.
+	// Default: 1s.
+	PollInterval caddy.Duration `json:"poll_interval,omitempty"`
+}
+
+// CacheConfig bounds the cache of compiled routes. A route that is not in it is
+// compiled on its next request, which takes well under a millisecond.
+type CacheConfig struct {
+	// How long a compiled route is kept after its last request. Default: 5m.
+	TTL caddy.Duration `json:"ttl,omitempty"`
+
+	// How often expired ones are removed. Default: 1m.
+	CleanupInterval caddy.Duration `json:"cleanup_interval,omitempty"`
+
+	// The most compiled routes. Default: 10000.
+	MaxSize int `json:"max_size,omitempty"`
+}
+
+// TargetsConfig restricts the addresses that routes may forward to. They are
+// checked when a route is written and, after name resolution, whenever a
+// connection is made.
+type TargetsConfig struct {
+	// If not empty, only these IP addresses and CIDR ranges are allowed. By
+	// default all are but link-local (with the clouds' metadata services),
+	// unspecified, multicast and reserved ones.
+	Allow []string `json:"allow,omitempty"`
+
+	// IP addresses and CIDR ranges that are refused, also if allowed above. This
+	// process's own admin endpoint is always refused.
+	Deny []string `json:"deny,omitempty"`
+}
+
+// defaultDSN is the embedded store of whoever names none.
+const defaultDSN = "sqlite://data/isekai.db"
+
+// firstLoadTimeout bounds how long a start or reload waits for the routes. It
+// goes on without them after that, not ready.
+const firstLoadTimeout = 3 * time.Second
+
+// gateways holds one gateway per store and settings, across configurations.
+var gateways = caddy.NewUsagePool()
+
+// pooledGateway is a gateway in the pool.
+type pooledGateway struct{ *gateway.Gateway }
+
+// Destruct implements caddy.Destructor.
+func (p pooledGateway) Destruct() error { return p.Close() }
+
+// CaddyModule returns the Caddy module information.
+func (*App) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "isekai", New: func() caddy.Module { return new(App) }}
+}
+
+// Provision takes part in the store's gateway, which starts its workers if this
+// is the first to do so, and waits a moment for the routes. A database that is
+// down is no error: the gateway goes on trying.
+func (a *App) Provision(ctx caddy.Context) error {
+	a.logger = ctx.Logger()
+	if err := a.validate(); err != nil {
+		return err
+	}
+	policy, err := a.Targets.policy()
+	if err != nil {
+		return err
+	}
+	// The forwarders, made when requests come, need this app; loading it then
+	// would race with Caddy.
+	if _, err := ctx.App("events"); err != nil {
+		return fmt.Errorf("loading events app: %w", err)
+	}
+
+	cfg := a.gatewayConfig()
+	key, err := cfg.key()
+	if err != nil {
+		return err
+	}
+	pooled, _, err := gateways.LoadOrNew(key, func() (caddy.Destructor, error) {
+		seed, err := readSeed(a.Seed, a.plugins(), policy)
+		if err != nil {
+			return nil, err
+		}
+		cfg.Seed = seed
+		g, err := gateway.Open(cfg.Config)
+		return pooledGateway{g}, err
+	})
+	if err != nil {
+		return err
+	}
+	a.gateway, a.gatewayKey = pooled.(pooledGateway).Gateway, key
+	a.refs.Store(1)
+
+	a.pipelines, err = pipeline.NewSet(ctx, pipeline.Options{
+		TTL:             time.Duration(a.Cache.TTL),
+		CleanupInterval: time.Duration(a.Cache.CleanupInterval),
+		MaxSize:         a.Cache.MaxSize,
+		Plugins:         a.Plugins,
+		Policy:          policy,
+		DrainTimeout:    time.Duration(a.DrainTimeout),
+		Limiter:         a.gateway.Limiter,
+	})
+	if err != nil {
+		return err
+	}
+	a.api = a.newAPI()
+	a.unsubscribe = a.gateway.Subscribe(&gateway.Subscriber{
+		Dropped:    a.pipelines.Drop,
+		CacheStats: a.pipelines.CacheStats,
+	})
+	wait, cancel := context.WithTimeout(ctx, firstLoadTimeout)
+	defer cancel()
+	a.gateway.WaitLoaded(wait)
+	return nil
+}
+
+// validate checks the settings' ranges.
+func (a *App) validate() error {
+	for name, value := range map[string]caddy.Duration{
+		"health_interval": a.HealthInterval, "stats_interval": a.StatsInterval, "drain_timeout": a.DrainTimeout,
+		"cache.ttl": a.Cache.TTL, "cache.cleanup_interval": a.Cache.CleanupInterval,
+		"store.connect_timeout": a.Store.ConnectTimeout, "store.query_timeout": a.Store.QueryTimeout,
+		"store.poll_interval": a.Store.PollInterval,
+	} {
+		if value < 0 {
+			return fmt.Errorf("%s must not be negative", name)
+		}
+	}
+	for name, value := range map[string]int{
+		"max_concurrent": a.MaxConcurrent, "cache.max_size": a.Cache.MaxSize, "store.max_conns": a.Store.MaxConns,
+	} {
+		if value < 0 {
+			return fmt.Errorf("%s must not be negative", name)
+		}
+	}
+	return pipeline.CheckAllowList(a.plugins())
+}
+
+func (a *App) plugins() []string {
+	if a.Plugins == nil {
+		return pipeline.DefaultPlugins
+	}
+	return a.Plugins
+}
+
+// sharedConfig is what configurations must have in common to share a gateway.
+type sharedConfig struct{ gateway.Config }
+
+func (a *App) gatewayConfig() sharedConfig {
+	dsn := caddy.NewReplacer().ReplaceKnown(a.Store.DSN, "")
+	if dsn == "" {
+		dsn = defaultDSN
+	}
+	return sharedConfig{gateway.Config{
+		DSN: dsn,
+		Store: store.Options{
+			MaxConns:       a.Store.MaxConns,
+			ConnectTimeout: time.Duration(a.Store.ConnectTimeout),
+			QueryTimeout:   time.Duration(a.Store.QueryTimeout),
+		},
+		PollInterval:   time.Duration(a.Store.PollInterval),
+		HealthInterval: time.Duration(a.HealthInterval),
+		StatsInterval:  time.Duration(a.StatsInterval),
+		Log:            func() *zap.Logger { return caddy.Log().Named("isekai") },
+	}}
+}
+
+// key identifies a gateway in the pool by all that makes it, without showing
+// the password that a DSN may have.
+func (c sharedConfig) key() (string, error) {
+	encoded, err := json.Marshal([]any{
+		c.DSN, c.Store, c.PollInterval, c.HealthInterval, c.StatsInterval,
+	})
+	if err != nil {
+		return "", fmt.Errorf("encoding gateway settings: %w", err)
+	}
+	sum := sha256.Sum256(encoded)
+	return hex.EncodeToString(sum[:]), nil
+}
+
+// Start lets the gateway, whose workers run since Provision, write to the store:
+// caddy validate provisions too, and must not change a database. It waits a
+// moment for that.
+func (a *App) Start() error {
+	ctx, cancel := context.WithTimeout(context.Background(), firstLoadTimeout)
+	defer cancel()
+	a.gateway.Start(ctx)
+	return nil
+}
+
+// Stop implements caddy.App. Nothing may be torn down here: requests that came
+// before a reload still use the app after it was stopped.
+func (a *App) Stop() error { return nil }
+
+// Cleanup lets go of what this configuration uses. Requests in flight keep it
+// until they end; when the process exits they have ended, and open WebSockets
+// are told.
+func (a *App) Cleanup() error {
+	if a.gateway == nil {
+		return nil
+	}
+	if a.pipelines != nil {
+		a.pipelines.Close(caddy.Exiting())
+	}
+	return a.release()
+}
+
+// acquire keeps the app's gateway open until release.
+func (a *App) acquire() { a.refs.Add(1) }
+
+// release gives up one reference. The last one leaves the gateway, which, if no
+// other configuration uses it, stops its workers and closes the store.
+func (a *App) release() error {
+	if a.refs.Add(-1) > 0 {
+		return nil
+	}
+	if a.unsubscribe != nil {
+		a.unsubscribe()
+	}
+	leave := func() error {
+		if _, err := gateways.Delete(a.gatewayKey); err != nil {
+			return fmt.Errorf("closing gateway: %w", err)
+		}
+		return nil
+	}
+	if caddy.Exiting() {
+		return leave()
+	}
+	// The last one may be a request, which must not wait for workers to end.
+	go func() {
+		if err := leave(); err != nil {
+			caddy.Log().Named("isekai").Error("leaving a gateway", zap.Error(err))
+		}
+	}()
+	return nil
+}
+
+// errNotRunning says that the active configuration has no isekai app.
+var errNotRunning = errors.New("isekai is not configured")
+
+// activeApp returns the app of the running configuration.
+func activeApp() (*App, error) {
+	// Asked anew every time: after a failed reload, what a module was provisioned
+	// with is not what runs.
+	app, err := caddy.ActiveContext().AppIfConfigured("isekai")
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errNotRunning, err)
+	}
+	return app.(*App), nil
+}
+
+// Interface guards
+var (
+	_ caddy.App          = (*App)(nil)
+	_ caddy.Provisioner  = (*App)(nil)
+	_ caddy.CleanerUpper = (*App)(nil)
+)

@@ -1,0 +1,161 @@
+package pipeline
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/isekai-gateway/isekai/proxy"
+	"github.com/isekai-gateway/isekai/ratelimit"
+	"github.com/isekai-gateway/isekai/routing"
+	"github.com/isekai-gateway/isekai/store"
+)
+
+// compiler turns routes into pipelines for one Caddy configuration.
+type compiler struct {
+	ctx        caddy.Context
+	policy     *proxy.Policy
+	plugins    []string
+	forwarders *proxy.Registry
+	chains     *caddy.UsagePool
+	limiter    *ratelimit.Limiter
+}
+
+// Check checks a row without setting up its plugins: what it matches, its
+// target, upstream and limits, and its plugins' names. All that is wrong comes
+// at once, as store.FieldErrors. Nil arguments take the defaults of Options.
+func Check(row *store.Route, plugins []string, policy *proxy.Policy) error {
+	if plugins == nil {
+		plugins = DefaultPlugins
+	}
+	if policy == nil {
+		policy = new(proxy.Policy)
+	}
+	_, err := check(row, plugins, policy)
+	return err
+}
+
+// check is Check, and returns the parsed target.
+func check(row *store.Route, plugins []string, policy *proxy.Policy) (*proxy.Target, error) {
+	_, err := routing.Compile(row)
+	errs, err := collect(nil, err)
+	if err != nil {
+		return nil, err
+	}
+	var params []string
+	if pattern, err := routing.ParsePattern(row.Path); err == nil {
+		params = pattern.ParamNames()
+	}
+	target, err := proxy.Validate(row, params, policy)
+	if errs, err = collect(errs, err); err != nil {
+		return nil, err
+	}
+	validateTexts(&errs, row)
+	validateLimits(&errs, row)
+	if errs, err = collect(errs, checkPlugins(row.Plugins, plugins)); err != nil {
+		return nil, err
+	}
+	return target, errs.Err()
+}
+
+// collect adds the field errors of err to errs. Other errors are returned.
+func collect(errs store.FieldErrors, err error) (store.FieldErrors, error) {
+	var fields store.FieldErrors
+	if err != nil && !errors.As(err, &fields) {
+		return errs, err
+	}
+	return append(errs, fields...), nil
+}
+
+// Bounds of a route's free texts, in bytes and numbers.
+const (
+	maxName   = 200
+	maxLabels = 64
+	maxLabel  = 200
+)
+
+func validateTexts(errs *store.FieldErrors, row *store.Route) {
+	if len(row.Name) > maxName {
+		errs.Add("name", fmt.Sprintf("must be at most %d bytes", maxName))
+	}
+	if len(row.Labels) > maxLabels {
+		errs.Add("labels", fmt.Sprintf("must be at most %d", maxLabels))
+	}
+	for key, value := range row.Labels {
+		if key == "" || len(key) > maxLabel || len(value) > maxLabel {
+			errs.Add("labels."+key, fmt.Sprintf("key and value must be at most %d bytes, the key not empty", maxLabel))
+		}
+	}
+}
+
+func validateLimits(errs *store.FieldErrors, row *store.Route) {
+	if row.RateLimit < 0 || row.RateLimit > ratelimit.MaxLimit {
+		errs.Add("rate_limit", fmt.Sprintf("must be between 0 (no limit) and %d", ratelimit.MaxLimit))
+	}
+	if row.Timeout < 0 || row.Timeout > store.MaxTimeout {
+		errs.Add("timeout", fmt.Sprintf("must be between 0 (no bound) and %d seconds", store.MaxTimeout))
+	}
+	if row.Limits == nil {
+		return
+	}
+	if most := int(ratelimit.MaxWindow / time.Second); row.Limits.Window < 0 || row.Limits.Window > most {
+		errs.Add("limits.window", fmt.Sprintf("must be between 1 and %d seconds", most))
+	}
+	checkText(errs, "limits.key", row.Limits.Key)
+}
+
+// compile makes the pipeline of a route. It fails if the configuration or the
+// binary has changed since the row was accepted.
+func (c *compiler) compile(route *routing.Route) (*Pipeline, error) {
+	target, err := check(route.Route, c.plugins, c.policy)
+	if err != nil {
+		return nil, err
+	}
+	p := &Pipeline{Route: route, target: target}
+	if route.RateLimit > 0 {
+		p.limit = newLimit(route, c.limiter)
+	}
+	err = proxy.Serialize(func() error {
+		p.forwarder, err = c.forwarders.Acquire(target, route.Upstream, route.PreserveHost)
+		if err != nil {
+			return fmt.Errorf("making forwarder: %w", err)
+		}
+		p.chain, err = c.acquireChain(p, route.Plugins)
+		if err != nil {
+			return errors.Join(err, p.forwarder.Release())
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	p.refs.Store(1)
+	return p, nil
+}
+
+// acquireChain sets p.handler and returns how to give the plugins back.
+func (c *compiler) acquireChain(p *Pipeline, plugins []json.RawMessage) (release func() error, err error) {
+	if len(plugins) == 0 {
+		p.handler = forward{p}
+		return func() error { return nil }, nil
+	}
+	encoded, err := json.Marshal(plugins)
+	if err != nil {
+		return nil, fmt.Errorf("encoding plugins: %w", err)
+	}
+	key := string(encoded)
+	value, _, err := c.chains.LoadOrNew(key, func() (caddy.Destructor, error) {
+		return newChain(c.ctx, plugins)
+	})
+	if err != nil {
+		return nil, err
+	}
+	p.handler = value.(*chain).bind(forward{p})
+	return func() error {
+		_, err := c.chains.Delete(key)
+		return err
+	}, nil
+}

@@ -1,0 +1,189 @@
+package pipeline
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/net/http/httpguts"
+
+	"github.com/isekai-gateway/isekai/routing"
+)
+
+// Exchange is one request on its way through a pipeline. It is the request's
+// context, so that later steps find it, and it enforces the route's timeout.
+type Exchange struct {
+	context.Context
+
+	// Path is the canonical path that was matched.
+	Path string
+
+	// RequestID is sent to the upstream and to the client.
+	RequestID string
+
+	route    *routing.Route
+	url      url.URL // the request's URL as it was matched, to notice rewrites
+	cancel   context.CancelCauseFunc
+	deadline deadline
+	body     *body
+	writer   writer
+	extended bool // an extended CONNECT (RFC 8441), which is a stream once answered
+
+	onStream   func(*Exchange) // called once when the answer turns out to be a stream
+	remembered atomic.Bool     // in its pipeline's set of streams
+}
+
+type contextKey struct{}
+
+// FromContext returns the exchange that ctx belongs to, or nil.
+func FromContext(ctx context.Context) *Exchange {
+	x, _ := ctx.Value(contextKey{}).(*Exchange)
+	return x
+}
+
+// Value implements context.Context.
+func (x *Exchange) Value(key any) any {
+	if key == (contextKey{}) {
+		return x
+	}
+	return x.Context.Value(key)
+}
+
+// Placeholder returns the value of a placeholder in the namespace http.isekai:
+// route, route_name, request_id and param.NAME.
+func (x *Exchange) Placeholder(key string) (any, bool) {
+	const prefix = "http.isekai."
+	if len(key) <= len(prefix) || key[:len(prefix)] != prefix {
+		return nil, false
+	}
+	switch key = key[len(prefix):]; key {
+	case "route":
+		return strconv.FormatInt(x.route.ID, 10), true
+	case "route_name":
+		return x.route.Name, true
+	case "request_id":
+		return x.RequestID, true
+	}
+	const param = "param."
+	if len(key) <= len(param) || key[:len(param)] != param {
+		return nil, false
+	}
+	var buf [8]routing.Param
+	for _, p := range x.route.Pattern().AppendParams(buf[:0], x.Path) {
+		if p.Name == key[len(param):] {
+			value, err := url.PathUnescape(p.Value)
+			return value, err == nil
+		}
+	}
+	return nil, false
+}
+
+// begin makes x the context of r and of its body and answer.
+func (x *Exchange) begin(w http.ResponseWriter, r *http.Request) (http.ResponseWriter, *http.Request) {
+	x.Context, x.cancel = context.WithCancelCause(r.Context())
+	x.deadline.start(time.Duration(x.route.Timeout)*time.Second, x.cancel)
+	x.writer = writer{ResponseWriter: w, exchange: x}
+	x.url = *r.URL
+	x.extended = r.Method == http.MethodConnect
+	r = r.WithContext(x)
+	if r.Body != nil && r.Body != http.NoBody {
+		x.body = &body{
+			ReadCloser: r.Body,
+			exchange:   x,
+			http1:      r.ProtoMajor == 1,
+			expects:    httpguts.HeaderValuesContainsToken(r.Header["Expect"], "100-continue"),
+		}
+		r.Body = x.body
+	}
+	return &x.writer, r
+}
+
+// end gives up everything that begin took. It must run in any case, also when a
+// handler panicked.
+func (x *Exchange) end() {
+	x.deadline.stop()
+	if x.body != nil {
+		x.body.ended.Store(true)
+	}
+	x.cancel(nil)
+}
+
+// stream notes that the answer goes on as long as both sides like.
+func (x *Exchange) stream() {
+	x.deadline.idle()
+	x.onStream(x)
+}
+
+// timedOut says whether the route's timeout ended the exchange.
+func (x *Exchange) timedOut() bool { return context.Cause(x.Context) == errTimeout }
+
+// Status returns the answer's status, 0 if there was none.
+func (x *Exchange) Status() int { return x.writer.status }
+
+// errTimeout is the cause of an exchange that took longer than its route allows.
+var errTimeout error = timeoutError{}
+
+type timeoutError struct{}
+
+func (timeoutError) Error() string   { return "the route's timeout has passed" }
+func (timeoutError) Timeout() bool   { return true }
+func (timeoutError) Temporary() bool { return true }
+func (timeoutError) Is(target error) bool {
+	return target == context.DeadlineExceeded
+}
+
+// deadline cancels an exchange after a time that counts, until idle is called,
+// from its start and after that from its last activity.
+type deadline struct {
+	timeout time.Duration
+	began   time.Time
+	timer   *time.Timer
+	cancel  context.CancelCauseFunc
+	idling  atomic.Bool
+	last    atomic.Int64 // of the last activity, as time since began
+}
+
+func (d *deadline) start(timeout time.Duration, cancel context.CancelCauseFunc) {
+	if timeout <= 0 {
+		return
+	}
+	d.timeout, d.cancel, d.began = timeout, cancel, time.Now()
+	d.timer = time.AfterFunc(timeout, d.fire)
+}
+
+func (d *deadline) stop() {
+	if d.timer != nil {
+		d.timer.Stop()
+	}
+}
+
+// idle makes only idle time count from now on.
+func (d *deadline) idle() {
+	if d.timer == nil || d.idling.Load() {
+		return
+	}
+	d.last.Store(int64(time.Since(d.began)))
+	d.idling.Store(true)
+	d.timer.Reset(d.timeout)
+}
+
+// touch notes activity. It is called for every read and write.
+func (d *deadline) touch() {
+	if d.idling.Load() {
+		d.last.Store(int64(time.Since(d.began)))
+	}
+}
+
+func (d *deadline) fire() {
+	if d.idling.Load() {
+		quiet := time.Since(d.began) - time.Duration(d.last.Load())
+		if quiet < d.timeout {
+			d.timer.Reset(d.timeout - quiet)
+			return
+		}
+	}
+	d.cancel(errTimeout)
+}

@@ -1,0 +1,71 @@
+package pipeline
+
+import (
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/isekai-gateway/isekai/ratelimit"
+	"github.com/isekai-gateway/isekai/routing"
+)
+
+// defaultWindow is that of limits.window.
+const defaultWindow = time.Minute
+
+// policyName is how clients see a route's limit in the RateLimit fields.
+const policyName = "route"
+
+// limit is a route's rate limit.
+type limit struct {
+	limiter *ratelimit.Limiter
+	rules   []ratelimit.Rule // exactly one
+	headers *ratelimit.Headers
+	scope   string
+	key     string // text with placeholders; empty: the client's address
+}
+
+// newLimit returns the limit of a route that has one.
+func newLimit(route *routing.Route, limiter *ratelimit.Limiter) *limit {
+	rule := ratelimit.Rule{Name: policyName, Limit: route.RateLimit, Window: defaultWindow}
+	l := &limit{
+		limiter: limiter,
+		// No revision is part of it, so an edited route keeps what was used.
+		scope: "route:" + strconv.FormatInt(route.ID, 10),
+	}
+	if limits := route.Limits; limits != nil {
+		if limits.Window > 0 {
+			rule.Window = time.Duration(limits.Window) * time.Second
+		}
+		if limits.Key != "{client_ip}" && limits.Key != "{http.vars.client_ip}" {
+			l.key = limits.Key
+		}
+	}
+	l.rules = []ratelimit.Rule{rule}
+	l.headers = ratelimit.NewHeaders(ratelimit.HeadersIETF, l.rules)
+	return l
+}
+
+// admit charges the request, and has the answer tell what is left. It returns
+// an error that matches ratelimit.ErrLimited if there is nothing left.
+func (l *limit) admit(w *writer, r *http.Request, repl *caddy.Replacer) error {
+	decisions := []ratelimit.Decision{l.limiter.Allow(l.rules[0], l.scope, l.keyOf(r, repl), 1)}
+	if decisions[0].Allowed {
+		w.onHeader = func(h http.Header) { l.headers.Write(h, decisions) }
+		return nil
+	}
+	l.headers.Write(w.Header(), decisions)
+	ratelimit.SetRetryAfter(w.Header(), decisions[0].RetryAfter)
+	return caddyhttp.Error(http.StatusTooManyRequests, ratelimit.NewLimitedError(l.rules, decisions))
+}
+
+// keyOf returns what the request is counted under.
+func (l *limit) keyOf(r *http.Request, repl *caddy.Replacer) string {
+	if l.key != "" {
+		return repl.ReplaceAll(l.key, "")
+	}
+	clientIP, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
+	return ratelimit.ClientKey(clientIP)
+}

@@ -1,0 +1,178 @@
+// Package pipeline runs one route's policies and forwards the request. A
+// pipeline is compiled on first use and kept in a cache; once it has left the
+// cache it is disposed as soon as its last request and stream are gone.
+package pipeline
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/isekai-gateway/isekai/proxy"
+	"github.com/isekai-gateway/isekai/routing"
+)
+
+// Pipeline is a compiled route. It is safe for concurrent use by whoever holds
+// a reference from Set.Get.
+type Pipeline struct {
+	// Route is what was compiled.
+	Route *routing.Route
+
+	target    *proxy.Target
+	forwarder *proxy.Forwarder
+	handler   caddyhttp.Handler // the plugins, with forward at their end
+	chain     func() error      // gives the plugins back
+	limit     *limit
+
+	err error // why there is nothing to run
+
+	refs    atomic.Int64 // the cache's one, and one per request
+	set     *Set
+	dispose sync.Once
+
+	mu      sync.Mutex
+	streams map[*Exchange]struct{}
+	drain   *time.Timer // set when the route has changed
+}
+
+// ErrBroken says that a route can't be served on this node, e.g. since it uses
+// a plugin that the configuration no longer allows.
+var ErrBroken = errors.New("route can't be served")
+
+// ErrBadBody says that the client did not send the body that it announced.
+var ErrBadBody = errors.New("the request body is malformed or incomplete")
+
+// Serve runs the request of x, whose Path and RequestID are set. It returns nil
+// when an answer was written, else an error for Caddy to handle.
+func (p *Pipeline) Serve(w http.ResponseWriter, r *http.Request, x *Exchange) error {
+	if p.err != nil {
+		return caddyhttp.Error(http.StatusServiceUnavailable, fmt.Errorf("%w: route %d: %w", ErrBroken, p.Route.ID, p.err))
+	}
+	x.route = p.Route
+	w, r = x.begin(w, r)
+	defer p.forget(x)
+	defer x.end()
+	if p.Route.Timeout == 0 {
+		// Nothing else would end it when the route is drained.
+		p.remember(x)
+	}
+	x.onStream = p.remember
+
+	repl := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
+	repl.Map(x.Placeholder)
+	if p.limit != nil {
+		if err := p.limit.admit(&x.writer, r, repl); err != nil {
+			return err
+		}
+	}
+	err := p.handler.ServeHTTP(w, r)
+	switch {
+	case x.writer.status != 0 || x.writer.hijacked:
+		x.writer.linger()
+		return err
+	case x.timedOut():
+		return caddyhttp.Error(http.StatusGatewayTimeout, errTimeout)
+	case err == nil || x.body == nil:
+		return err
+	}
+	if x.body.mustClose() {
+		w.Header().Set("Connection", "close")
+	}
+	var failed caddyhttp.HandlerError
+	if x.body.broken.Load() && errors.As(err, &failed) && failed.StatusCode == http.StatusBadGateway {
+		// reverse_proxy blames the upstream for whatever it could not send it.
+		return caddyhttp.Error(http.StatusBadRequest, fmt.Errorf("%w: %w", ErrBadBody, failed.Err))
+	}
+	return err
+}
+
+// forward is the last handler of every pipeline.
+type forward struct{ p *Pipeline }
+
+// ServeHTTP implements caddyhttp.Handler. It points the request to the
+// upstream's path for as long as it is forwarded.
+func (f forward) ServeHTTP(w http.ResponseWriter, r *http.Request) error {
+	x := FromContext(r.Context())
+	path, route := x.Path, f.p.Route
+	// A plugin may have rewritten the path, and not in canonical form.
+	if r.URL.Path != x.url.Path || r.URL.RawPath != x.url.RawPath {
+		rewritten, err := routing.CanonicalURLPath(r.URL)
+		if err != nil {
+			return caddyhttp.Error(http.StatusBadRequest, err)
+		}
+		path = rewritten.Text
+	}
+	u := *r.URL
+	SetPath(&u, f.p.target.Path(route.Pattern(), x.Path, path, route.StripPrefix))
+	outer := r.URL
+	r.URL = &u
+	defer func() { r.URL = outer }()
+	return f.p.forwarder.ServeHTTP(w, r)
+}
+
+// SetPath gives u a path in canonical form, so that Path holds it decoded and
+// EscapedPath returns exactly what was given.
+func SetPath(u *url.URL, canonical string) {
+	u.Path, u.RawPath = canonical, ""
+	if strings.IndexFunc(canonical, escapedByDefault) < 0 {
+		return
+	}
+	if decoded, err := url.PathUnescape(canonical); err == nil {
+		u.Path, u.RawPath = decoded, canonical
+	}
+}
+
+// escapedByDefault says whether net/url would write r in a path otherwise than
+// a canonical path has it.
+func escapedByDefault(r rune) bool {
+	return strings.ContainsRune("%!'()*", r)
+}
+
+// remember registers an exchange that may outlast the drain time.
+func (p *Pipeline) remember(x *Exchange) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.streams == nil {
+		p.streams = make(map[*Exchange]struct{})
+	}
+	p.streams[x] = struct{}{}
+	x.remembered.Store(true)
+}
+
+func (p *Pipeline) forget(x *Exchange) {
+	if !x.remembered.Load() {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.streams, x)
+}
+
+// acquire takes a reference, unless the pipeline is already being disposed.
+func (p *Pipeline) acquire() bool {
+	for {
+		n := p.refs.Load()
+		if n == 0 {
+			return false
+		}
+		if p.refs.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+}
+
+// Release gives a reference back. The last one disposes the pipeline in the
+// background, since a plugin's clean-up may take its time.
+func (p *Pipeline) Release() {
+	if p.refs.Add(-1) == 0 {
+		p.set.disposeSoon(p)
+	}
+}

@@ -1,0 +1,239 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
+
+	"github.com/isekai-gateway/isekai/cache"
+	"github.com/isekai-gateway/isekai/proxy"
+	"github.com/isekai-gateway/isekai/ratelimit"
+	"github.com/isekai-gateway/isekai/routing"
+	"github.com/isekai-gateway/isekai/store"
+)
+
+// DefaultDrainTimeout is how long the streams of a route that was changed or
+// deleted may go on.
+const DefaultDrainTimeout = 5 * time.Minute
+
+// Options sets up a Set.
+type Options struct {
+	// Bounds of the cache of compiled pipelines.
+	TTL             time.Duration
+	CleanupInterval time.Duration
+	MaxSize         int
+
+	// Names of the handler modules that routes may use. Nil: DefaultPlugins.
+	Plugins []string
+
+	// Which addresses routes may forward to. Nil: the default policy.
+	Policy *proxy.Policy
+
+	// How long the streams of a route that was changed or deleted may go on, and
+	// its requests if it has no timeout. Default: 5m.
+	DrainTimeout time.Duration
+
+	// The counters of the routes' rate limits.
+	Limiter *ratelimit.Limiter
+}
+
+// Set holds the pipelines of one Caddy configuration. It is safe for concurrent
+// use. Make one with NewSet and end it with Close.
+type Set struct {
+	cache    *cache.Cache[*routing.Route, *Pipeline]
+	compiler *compiler
+	drain    time.Duration
+	logger   *zap.Logger
+
+	disposing sync.WaitGroup
+
+	retired atomic.Bool // Close was called
+
+	mu   sync.Mutex
+	live map[*routing.Route][]*Pipeline // those not disposed, in the cache or not
+	exit bool                           // Close waits for what is being disposed
+}
+
+// NewSet returns an empty set and starts its cache's clean-up worker.
+func NewSet(ctx caddy.Context, o Options) (*Set, error) {
+	if o.Plugins == nil {
+		o.Plugins = DefaultPlugins
+	}
+	if o.Policy == nil {
+		o.Policy = new(proxy.Policy)
+	}
+	if o.DrainTimeout == 0 {
+		o.DrainTimeout = DefaultDrainTimeout
+	}
+	s := &Set{drain: o.DrainTimeout, logger: ctx.Logger().Named("pipeline"), live: make(map[*routing.Route][]*Pipeline)}
+	s.compiler = &compiler{
+		ctx:        ctx,
+		policy:     o.Policy,
+		plugins:    o.Plugins,
+		forwarders: proxy.NewRegistry(ctx, o.Policy),
+		chains:     caddy.NewUsagePool(),
+		limiter:    o.Limiter,
+	}
+	// A reload cancels the context while pipelines still have requests.
+	s.compiler.ctx.Context = context.WithoutCancel(ctx.Context)
+
+	var err error
+	s.cache, err = cache.New[*routing.Route](cache.Options[*Pipeline]{
+		TTL:             o.TTL,
+		CleanupInterval: o.CleanupInterval,
+		MaxSize:         o.MaxSize,
+		Release:         (*Pipeline).Release,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// Get returns the pipeline of a route, compiling it on first use. The caller
+// must Release it. A route that can't be compiled has a pipeline too, whose
+// Serve answers with the reason, so that it isn't tried anew on every request.
+func (s *Set) Get(ctx context.Context, route *routing.Route) (*Pipeline, error) {
+	for {
+		p, err := s.cache.Get(ctx, route, s.build)
+		if errors.Is(err, cache.ErrClosed) {
+			// The configuration is being replaced, and this request came before
+			// that. It gets a pipeline of its own.
+			return s.build(ctx, route)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("getting pipeline: %w", err)
+		}
+		if p.acquire() {
+			return p, nil
+		}
+		// It left the cache and was disposed in between.
+		s.cache.Invalidate(route)
+	}
+}
+
+func (s *Set) build(_ context.Context, route *routing.Route) (*Pipeline, error) {
+	p, err := s.compiler.compile(route)
+	if err != nil {
+		s.logger.Error("route can't be served", zap.Int64("route", route.ID), zap.Error(err))
+		p = &Pipeline{Route: route, err: err}
+		p.refs.Store(1)
+	}
+	p.set = s
+	s.mu.Lock()
+	s.live[route] = append(s.live[route], p)
+	s.mu.Unlock()
+	return p, nil
+}
+
+// Validate checks a route before it is written. Errors are store.FieldErrors.
+func (s *Set) Validate(_ context.Context, row *store.Route) error {
+	if err := Check(row, s.compiler.plugins, s.compiler.policy); err != nil {
+		return err
+	}
+	return dryRun(s.compiler.ctx, row.Plugins)
+}
+
+// Drop lets go of the pipelines of routes that have changed or are gone. What
+// still runs on them is ended after the drain time, also on pipelines that had
+// left the cache before.
+func (s *Set) Drop(routes []*routing.Route) {
+	for _, route := range routes {
+		s.mu.Lock()
+		for _, p := range s.live[route] {
+			p.drainWithin(s.drain)
+		}
+		s.mu.Unlock()
+		s.cache.Invalidate(route)
+	}
+}
+
+// CacheStats returns the counters of the cache of pipelines, or nothing once the
+// set is closed.
+func (s *Set) CacheStats() cache.Stats {
+	if s.retired.Load() {
+		return cache.Stats{}
+	}
+	return s.cache.Stats()
+}
+
+// drainWithin has the pipeline's streams ended after a time.
+func (p *Pipeline) drainWithin(limit time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.drain == nil {
+		p.drain = time.AfterFunc(limit, p.abortStreams)
+	}
+}
+
+// errDrained is the cause of a stream that outlasted its route.
+var errDrained = errors.New("the route was changed and its drain time has passed")
+
+func (p *Pipeline) abortStreams() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for x := range p.streams {
+		x.cancel(errDrained)
+	}
+}
+
+// disposeSoon disposes p outside of all locks and requests.
+func (s *Set) disposeSoon(p *Pipeline) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.exit {
+		return // Close does it
+	}
+	s.disposing.Go(func() { s.disposeNow(p) })
+}
+
+// disposeNow gives back what p uses, once.
+func (s *Set) disposeNow(p *Pipeline) {
+	p.dispose.Do(func() {
+		s.mu.Lock()
+		rest := slices.DeleteFunc(s.live[p.Route], func(other *Pipeline) bool { return other == p })
+		if s.live[p.Route] = rest; len(rest) == 0 {
+			delete(s.live, p.Route)
+		}
+		s.mu.Unlock()
+		p.mu.Lock()
+		if p.drain != nil {
+			p.drain.Stop()
+		}
+		p.mu.Unlock()
+		if p.err != nil {
+			return
+		}
+		if err := errors.Join(p.chain(), p.forwarder.Release()); err != nil {
+			s.logger.Warn("cleaning up a pipeline", zap.Int64("route", p.Route.ID), zap.Error(err))
+		}
+	})
+}
+
+// Close empties the set and stops its worker. Pipelines that still have requests
+// or streams are disposed when these end. With now, as when the process exits,
+// they are disposed at once, which tells the peers of open WebSockets that the
+// gateway is going away, and Close waits for that.
+func (s *Set) Close(now bool) {
+	s.retired.Store(true)
+	s.cache.Close()
+	if !now {
+		return
+	}
+	s.mu.Lock()
+	s.exit = true
+	live := slices.Concat(slices.Collect(maps.Values(s.live))...)
+	s.mu.Unlock()
+	for _, p := range live {
+		s.disposeNow(p)
+	}
+	s.disposing.Wait()
+}

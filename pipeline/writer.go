@@ -1,0 +1,159 @@
+package pipeline
+
+import (
+	"bufio"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+)
+
+// writer is the answer of one exchange: it sees the header before it leaves and
+// counts what follows.
+type writer struct {
+	http.ResponseWriter
+	exchange *Exchange
+	status   int
+	bytes    int64
+	hijacked bool
+	onHeader func(http.Header) // what a policy adds to the final header; may be nil
+}
+
+// Unwrap is for http.ResponseController.
+func (w *writer) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// WriteHeader implements http.ResponseWriter.
+func (w *writer) WriteHeader(status int) {
+	informational := status >= 100 && status < 200 && status != http.StatusSwitchingProtocols
+	switch {
+	case informational:
+		w.ResponseWriter.WriteHeader(status)
+		return
+	case w.status != 0:
+		return
+	case status == 499 && w.exchange.timedOut():
+		// reverse_proxy takes every cancellation for a client that went away. This
+		// client waits for its 504.
+		return
+	}
+	w.status = status
+	h := w.Header()
+	h["X-Request-Id"] = []string{w.exchange.RequestID}
+	if w.onHeader != nil {
+		w.onHeader(h)
+	}
+	if w.exchange.body != nil && w.exchange.body.mustClose() {
+		h.Set("Connection", "close")
+	}
+	if status == http.StatusSwitchingProtocols || w.exchange.extended && status == http.StatusOK || isStream(h.Get("Content-Type")) {
+		w.exchange.stream()
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+// Write implements http.ResponseWriter.
+func (w *writer) Write(p []byte) (int, error) {
+	if w.status == 0 {
+		w.WriteHeader(http.StatusOK)
+	}
+	n, err := w.ResponseWriter.Write(p)
+	w.bytes += int64(n)
+	w.exchange.deadline.touch()
+	return n, err
+}
+
+// ReadFrom implements io.ReaderFrom, so that the kernel can do the copying
+// where nothing has to be seen of it.
+func (w *writer) ReadFrom(src io.Reader) (int64, error) {
+	if w.status == 0 {
+		w.WriteHeader(http.StatusOK)
+	}
+	if w.exchange.deadline.idling.Load() {
+		return io.Copy(writerOnly{w}, src)
+	}
+	n, err := io.Copy(w.ResponseWriter, src)
+	w.bytes += n
+	return n, err
+}
+
+// writerOnly hides ReadFrom from io.Copy.
+type writerOnly struct{ io.Writer }
+
+// FlushError is for http.ResponseController.
+func (w *writer) FlushError() error {
+	if w.status == 0 {
+		w.WriteHeader(http.StatusOK)
+	}
+	return http.NewResponseController(w.ResponseWriter).Flush()
+}
+
+// Flush implements http.Flusher.
+func (w *writer) Flush() { _ = w.FlushError() }
+
+// Hijack is for http.ResponseController. Traffic on the connection counts as
+// the exchange's activity.
+func (w *writer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, brw, err := http.NewResponseController(w.ResponseWriter).Hijack()
+	if err != nil {
+		return nil, nil, err
+	}
+	w.hijacked = true
+	return &activeConn{Conn: conn, deadline: &w.exchange.deadline}, brw, nil
+}
+
+// isStream says whether an answer of this type goes on as long as both sides
+// like, so that only its silence is limited.
+func isStream(contentType string) bool {
+	media, _, _ := strings.Cut(contentType, ";")
+	media = strings.TrimSpace(media)
+	return strings.EqualFold(media, "text/event-stream") ||
+		len(media) >= len("application/grpc") && strings.EqualFold(media[:len("application/grpc")], "application/grpc")
+}
+
+// activeConn is a hijacked connection whose traffic keeps its exchange alive.
+type activeConn struct {
+	net.Conn
+	deadline *deadline
+}
+
+func (c *activeConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	c.deadline.touch()
+	return n, err
+}
+
+func (c *activeConn) Write(p []byte) (int, error) {
+	n, err := c.Conn.Write(p)
+	c.deadline.touch()
+	return n, err
+}
+
+// CloseWrite lets a half-close pass, as reverse_proxy does.
+func (c *activeConn) CloseWrite() error {
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return c.Conn.Close()
+}
+
+// lingerTime and lingerBytes bound what is read of a body that nobody wanted, so
+// that the client can take its answer before the connection is reset. They are
+// net/http's own figures.
+const (
+	lingerTime  = 500 * time.Millisecond
+	lingerBytes = 256 << 10
+)
+
+// linger lets the client of an early answer finish what it is sending.
+func (w *writer) linger() {
+	b := w.exchange.body
+	if b == nil || w.hijacked || w.status == 0 || !b.mustClose() {
+		return
+	}
+	controller := http.NewResponseController(w.ResponseWriter)
+	if controller.Flush() != nil || controller.SetReadDeadline(time.Now().Add(lingerTime)) != nil {
+		return
+	}
+	_, _ = io.CopyN(io.Discard, b.ReadCloser, lingerBytes)
+}

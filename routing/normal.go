@@ -1,0 +1,22 @@
+package routing
+
+import "github.com/isekai-gateway/isekai/store"
+
+// Normalized returns a copy of the route's row with host and methods in the form
+// in which they are matched. The path stays as it was written.
+func (r *Route) Normalized() *store.Route {
+	row := *r.Route
+	row.Host = r.host
+	row.Method = r.methods.String()
+	return &row
+}
+
+// Compiled returns the compiled form of a live row, also of a disabled one, or
+// nil if there is none or it does not compile.
+func (t *Table) Compiled(id int64) *Route {
+	r, ok := t.byID.get(id)
+	if !ok || r.problem() != nil {
+		return nil
+	}
+	return r
+}

@@ -1,0 +1,153 @@
+package routing
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"math"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/isekai-gateway/isekai/store"
+)
+
+// Route is a row with what it matches compiled. It is immutable and safe for
+// concurrent use. As long as a row does not change, a table keeps the same *Route.
+type Route struct {
+	pattern Pattern
+	// Where short patterns keep their segments: one place less to look at.
+	segs    [4]segment
+	methods MethodSet
+	more    *extras // nil if there are none; most routes have none
+	host    string  // as ParseHost returns it
+
+	*store.Route
+}
+
+// extras is what few routes have.
+type extras struct {
+	headers, query []predicate
+	problem        error // why the row does not compile
+}
+
+var noExtras extras
+
+func (r *Route) extras() *extras {
+	if r.more == nil {
+		return &noExtras
+	}
+	return r.more
+}
+
+func (r *Route) problem() error { return r.extras().problem }
+
+// Pattern returns the compiled path.
+func (r *Route) Pattern() *Pattern { return &r.pattern }
+
+// MatchHost returns the host that the route matches, as ParseHost returns it.
+func (r *Route) MatchHost() string { return r.host }
+
+// Methods returns the methods that the route names.
+func (r *Route) Methods() MethodSet { return r.methods }
+
+// Compile checks and compiles what a row matches. Everything that is wrong comes
+// at once, as store.FieldErrors.
+func Compile(r *store.Route) (*Route, error) {
+	c, err := compile(r, compileExpr)
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+func compile(r *store.Route, expr func(string) (*regexp.Regexp, error)) (*Route, error) {
+	var errs store.FieldErrors
+	if r.DecodeError != "" {
+		errs.Add("spec", r.DecodeError)
+		return nil, errs
+	}
+	c := &Route{Route: r}
+	var err error
+	if c.pattern, err = parsePattern(r.Path, c.segs[:0], expr); err != nil {
+		errs.Add("path", err.Error())
+	}
+	if c.host, err = ParseHost(r.Host); err != nil {
+		errs.Add("host", err.Error())
+	}
+	if c.host == r.Host {
+		c.host = r.Host // one copy of the text is enough
+	}
+	if c.methods, err = ParseMethods(r.Method); err != nil {
+		errs.Add("method", err.Error())
+	}
+	headers := compilePredicates("headers", r.Headers, headerName, &errs)
+	query := compilePredicates("query", r.Query, queryName, &errs)
+	if len(headers) > 0 || len(query) > 0 {
+		c.more = &extras{headers: headers, query: query}
+	}
+	if r.Priority < math.MinInt32 || r.Priority > math.MaxInt32 {
+		errs.Add("priority", fmt.Sprintf("must be from %d to %d", math.MinInt32, math.MaxInt32))
+	}
+	if err := errs.Err(); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// maxReadableKey bounds a match key. Databases bound what they index.
+const maxReadableKey = 512
+
+// MatchKey returns what a row matches apart from its methods, as a text: two rows
+// with equal keys and a method in common are in conflict. The names of parameters
+// do not count. Long keys are replaced by their SHA-256. It fails as Compile does.
+func MatchKey(r *store.Route) (string, error) {
+	c, err := Compile(r)
+	if err != nil {
+		return "", err
+	}
+	var b strings.Builder
+	b.WriteString(c.host + " " + strconv.Quote(c.pattern.Key()))
+	for _, p := range c.extras().headers {
+		b.WriteString(" header " + p.name + "=" + strconv.Quote(p.value))
+	}
+	for _, p := range c.extras().query {
+		b.WriteString(" query " + strconv.Quote(p.name) + "=" + strconv.Quote(p.value))
+	}
+	b.WriteString(" priority " + strconv.Itoa(r.Priority))
+	if b.Len() > maxReadableKey {
+		sum := sha256.Sum256([]byte(b.String()))
+		return "sha256:" + hex.EncodeToString(sum[:]), nil
+	}
+	return b.String(), nil
+}
+
+// sameMatch reports whether both routes have equal match keys.
+func (r *Route) sameMatch(o *Route) bool {
+	a, b := r.extras(), o.extras()
+	return r.host == o.host && r.Priority == o.Priority && r.pattern.sameFrom(&o.pattern, 0) &&
+		slices.Equal(a.headers, b.headers) && slices.Equal(a.query, b.query)
+}
+
+// compareRest orders two routes that host, path and method leave even.
+func (r *Route) compareRest(o *Route) int {
+	a, b := r.extras(), o.extras()
+	return cmp.Or(
+		-cmp.Compare(len(a.headers), len(b.headers)),
+		-cmp.Compare(len(a.query), len(b.query)),
+		-cmp.Compare(r.Priority, o.Priority),
+		// A new route, which has no id yet, will get the highest.
+		cmp.Compare(uint64(r.ID)-1, uint64(o.ID)-1),
+	)
+}
+
+// describe names the route in a text for people.
+func (r *Route) describe() string {
+	what := r.methods.String() + " " + r.host + r.pattern.text
+	if r.Name != "" {
+		what = strconv.Quote(r.Name) + ", " + what
+	}
+	return fmt.Sprintf("route %d (%s)", r.ID, what)
+}

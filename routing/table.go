@@ -1,0 +1,233 @@
+package routing
+
+import (
+	"iter"
+	"maps"
+	"net/http"
+	"reflect"
+	"regexp"
+	"slices"
+
+	"github.com/isekai-gateway/isekai/store"
+)
+
+// Table is all live routes at one revision, ready for matching. It is immutable
+// and safe for concurrent use; changes make a new table that shares what is equal.
+type Table struct {
+	revision int64
+	byID     pmap[int64, *Route]
+	served   forest
+	idle     forest // routes that are not enabled, for conflicts
+	exprs    pmap[string, sharedExpr]
+	enabled  int
+	broken   int
+}
+
+// sharedExpr is a regexp that any number of routes use: compiled, it is larger
+// than all the rest of a route.
+type sharedExpr struct {
+	re   *regexp.Regexp
+	uses int
+}
+
+// NewTable compiles the rows into a table. Rows with DeletedAt set are left out.
+// Rows that don't compile are kept, for Get and All, but match nothing; they don't
+// disturb the others. The caller must not change the rows any more.
+func NewTable(rows []*store.Route, revision int64) *Table {
+	return new(Table).Replace(rows, revision)
+}
+
+// Apply returns a table in which the changed rows take the place of those with the
+// same id, or are gone if they have DeletedAt set. A row that is there already at
+// the same revision keeps its *Route. The cost depends on the number of changed
+// rows, hardly on that of all.
+func (t *Table) Apply(changed []*store.Route, revision int64) *Table {
+	next := *t
+	next.revision = revision
+	e := new(edit)
+	for _, row := range changed {
+		old, ok := next.byID.get(row.ID)
+		if ok && old.Revision == row.Revision && row.DeletedAt == nil {
+			continue
+		}
+		if ok {
+			next.drop(e, old)
+		}
+		if row.DeletedAt == nil {
+			next.add(e, next.compile(row))
+		}
+	}
+	return &next
+}
+
+// Replace returns a table of exactly these rows, as NewTable does, but with the
+// *Route of every row that is deeply equal to the one that t has.
+func (t *Table) Replace(rows []*store.Route, revision int64) *Table {
+	next := &Table{revision: revision}
+	e := new(edit)
+	for _, row := range rows {
+		if row.DeletedAt != nil {
+			continue
+		}
+		if twin, ok := next.byID.get(row.ID); ok {
+			next.drop(e, twin)
+		}
+		r, ok := t.byID.get(row.ID)
+		if !ok || r.Revision != row.Revision || !reflect.DeepEqual(r.Route, row) {
+			r = next.compile(row)
+		}
+		next.add(e, r)
+	}
+	return next
+}
+
+// compile compiles a row with the regexps that the table has. The result for a row
+// that doesn't compile has a problem.
+func (t *Table) compile(row *store.Route) *Route {
+	r, err := compile(row, func(source string) (*regexp.Regexp, error) {
+		if shared, ok := t.exprs.get(source); ok {
+			return shared.re, nil
+		}
+		return compileExpr(source)
+	})
+	if err != nil {
+		return &Route{Route: row, more: &extras{problem: err}}
+	}
+	return r
+}
+
+func (t *Table) add(e *edit, r *Route) {
+	t.byID.set(e, r.ID, r)
+	if r.problem() != nil {
+		t.broken++
+		return
+	}
+	t.shareExprs(e, r, 1)
+	if !r.Enabled {
+		t.idle.add(e, r)
+		return
+	}
+	t.enabled++
+	t.served.add(e, r)
+}
+
+func (t *Table) drop(e *edit, r *Route) {
+	t.byID.remove(e, r.ID)
+	if r.problem() != nil {
+		t.broken--
+		return
+	}
+	t.shareExprs(e, r, -1)
+	if !r.Enabled {
+		t.idle.drop(e, r)
+		return
+	}
+	t.enabled--
+	t.served.drop(e, r)
+}
+
+// shareExprs counts the uses of the route's regexps up or down.
+func (t *Table) shareExprs(e *edit, r *Route, by int) {
+	if len(r.pattern.exprs) == 0 {
+		return
+	}
+	for i, s := range r.pattern.segs {
+		if s.kind != kindExpr {
+			continue
+		}
+		source := r.pattern.source(s)
+		shared, ok := t.exprs.get(source)
+		if !ok {
+			shared.re = r.pattern.expr(i)
+		}
+		if shared.uses += by; shared.uses == 0 {
+			t.exprs.remove(e, source)
+		} else {
+			t.exprs.set(e, source, shared)
+		}
+	}
+}
+
+// Match returns the route that serves the request, nil if there is none. It does
+// not allocate, unless a candidate asks for query parameters or matches an encoded
+// segment with a regexp.
+func (t *Table) Match(q *Request) *Route {
+	if neverServed(q.Method) {
+		return nil
+	}
+	return t.served.match(q)
+}
+
+// Allow returns, for a request that Match has found no route for, the methods that
+// would have found one, sorted, for the Allow field of a 405. None means 404.
+func (t *Table) Allow(q *Request) []string {
+	found := make(map[string]struct{})
+	t.served.levels(q.Host, func(tr tree) bool {
+		tr.each(0, q.Path, func(r *Route) {
+			if !r.predicatesHold(q) {
+				return
+			}
+			if r.methods.bits&bitAll != 0 {
+				for _, name := range usualMethods {
+					found[name] = struct{}{}
+				}
+				return
+			}
+			for _, name := range r.methods.Names() {
+				found[name] = struct{}{}
+			}
+			if r.methods.bits&bitGet != 0 {
+				found[http.MethodHead] = struct{}{}
+			}
+		})
+		return true
+	})
+	return slices.Sorted(maps.Keys(found))
+}
+
+// Get returns the live row with this id, and why it is not served if it doesn't
+// compile.
+func (t *Table) Get(id int64) (row *store.Route, problem error, ok bool) {
+	r, ok := t.byID.get(id)
+	if !ok {
+		return nil, nil, false
+	}
+	return r.Route, r.problem(), true
+}
+
+// All yields every live row, in any order, and why it is not served if it doesn't
+// compile.
+func (t *Table) All() iter.Seq2[*store.Route, error] {
+	return func(yield func(*store.Route, error) bool) {
+		for _, r := range t.byID.all() {
+			if !yield(r.Route, r.problem()) {
+				return
+			}
+		}
+	}
+}
+
+// Len returns the number of live rows.
+func (t *Table) Len() int { return t.byID.size }
+
+// Served returns the number of routes that are enabled and compile.
+func (t *Table) Served() int { return t.enabled }
+
+// Broken returns the number of live rows that don't compile.
+func (t *Table) Broken() int { return t.broken }
+
+// Revision returns the revision of the rows.
+func (t *Table) Revision() int64 { return t.revision }
+
+// Conflict returns a live route other than that with r's id, enabled or not, that
+// matches exactly the same and has a method in common with r; nil if there is none.
+func (t *Table) Conflict(r *Route) *Route {
+	for _, f := range []*forest{&t.served, &t.idle} {
+		for _, o := range f.tree(r.host).find(&r.pattern) {
+			if o.ID != r.ID && o.sameMatch(r) && o.methods.Overlaps(r.methods) {
+				return o
+			}
+		}
+	}
+	return nil
+}

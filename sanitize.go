@@ -1,0 +1,105 @@
+package isekai
+
+import (
+	"net/http"
+	"net/textproto"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/google/uuid"
+	"golang.org/x/net/http/httpguts"
+
+	"github.com/isekai-gateway/isekai/pipeline"
+)
+
+// sanitize removes from a request what its sender must not decide. It runs
+// before any plugin, so that plugins and upstreams see the same request.
+func sanitize(r *http.Request, x *pipeline.Exchange) {
+	dropConnectionHeaders(r.Header)
+	if trusted, _ := caddyhttp.GetVar(r.Context(), caddyhttp.TrustedProxyVarKey).(bool); !trusted {
+		for _, name := range spoofable {
+			delete(r.Header, name)
+		}
+	}
+	r.Header["X-Request-Id"] = []string{x.RequestID}
+}
+
+// spoofable are fields by which proxies tell upstreams who the client is and
+// what it asked for, in canonical form. Only trusted proxies may set them.
+// X-Forwarded-For, -Proto and -Host are not here: forwarding rebuilds them.
+var spoofable = []string{
+	"Forwarded", // RFC 7239
+	"X-Real-Ip",
+	"True-Client-Ip",
+	"X-Client-Ip",
+	"X-Cluster-Client-Ip",
+	"Cf-Connecting-Ip",
+	"Fastly-Client-Ip",
+	"X-Forwarded-Port",
+	"X-Forwarded-Prefix",
+	"X-Forwarded-Server",
+	"X-Forwarded-Ssl",
+	"X-Original-Url",
+	"X-Rewrite-Url",
+}
+
+// dropConnectionHeaders removes the fields that the Connection field names (RFC
+// 9110, 7.6.1). Forwarding does so too, but only after the plugins have run: a
+// client could name a field that a plugin sets, and have it removed. What
+// remains of Connection is a protocol upgrade, except to HTTP/2, which is
+// between the client and Caddy.
+func dropConnectionHeaders(h http.Header) {
+	if len(h["Connection"]) == 0 && len(h["Upgrade"]) == 0 {
+		return
+	}
+	upgrade := httpguts.HeaderValuesContainsToken(h["Connection"], "upgrade") &&
+		len(h["Upgrade"]) == 1 && !strings.HasPrefix(strings.ToLower(h["Upgrade"][0]), "h2c")
+	for _, line := range h["Connection"] {
+		for name := range strings.SplitSeq(line, ",") {
+			name = textproto.CanonicalMIMEHeaderKey(textproto.TrimString(name))
+			if name != "Upgrade" && name != "Te" {
+				delete(h, name)
+			}
+		}
+	}
+	delete(h, "Connection")
+	if upgrade {
+		h["Connection"] = []string{"Upgrade"}
+		return
+	}
+	delete(h, "Upgrade")
+	delete(h, "Http2-Settings")
+}
+
+// maxRequestID is the longest X-Request-Id that is kept.
+const maxRequestID = 128
+
+// requestID is the id that the client or a proxy before gave the request, if it
+// is harmless wherever it will be written, else a new one (UUIDv7, RFC 9562).
+func requestID(r *http.Request) string {
+	if given := r.Header["X-Request-Id"]; len(given) == 1 && isRequestID(given[0]) {
+		return given[0]
+	}
+	id, err := uuid.NewV7()
+	if err != nil {
+		// Only a broken source of randomness can do this; requests go on without.
+		return uuid.Nil.String()
+	}
+	return id.String()
+}
+
+func isRequestID(s string) bool {
+	if s == "" || len(s) > maxRequestID {
+		return false
+	}
+	for i := range len(s) {
+		c := s[i]
+		switch {
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9':
+		case strings.IndexByte("-._~+/=:@", c) >= 0:
+		default:
+			return false
+		}
+	}
+	return true
+}

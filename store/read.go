@@ -1,0 +1,166 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"math"
+)
+
+// tickEvery is how many rows are read between two signs of progress.
+const tickEvery = 256
+
+// Revision implements Store.
+func (s *sqlStore) Revision(ctx context.Context) (int64, error) {
+	var revision int64
+	err := s.query(ctx, "reading the revision", func(ctx context.Context, q querier) error {
+		return q.QueryRowContext(ctx, "SELECT revision FROM revision_counter").Scan(&revision)
+	})
+	return revision, err
+}
+
+// Load implements Store.
+func (s *sqlStore) Load(ctx context.Context) ([]*Route, int64, error) {
+	var (
+		routes   []*Route
+		revision int64
+	)
+	err := s.querySnapshot(ctx, "loading routes", func(ctx context.Context, q querier, tick func()) error {
+		err := q.QueryRowContext(ctx, "SELECT revision FROM revision_counter").Scan(&revision)
+		if err != nil {
+			return err
+		}
+		routes, err = readRoutes(ctx, q, tick,
+			"SELECT "+columns+" FROM routes WHERE deleted_at IS NULL ORDER BY id")
+		return err
+	})
+	if err != nil {
+		return nil, 0, err
+	}
+	return routes, revision, nil
+}
+
+// Changes implements Store.
+func (s *sqlStore) Changes(ctx context.Context, since int64) ([]*Route, int64, error) {
+	var (
+		routes   []*Route
+		revision int64
+	)
+	err := s.querySnapshot(ctx, "loading changes", func(ctx context.Context, q querier, tick func()) error {
+		var told int64 // revisions after since whose changes the history tells
+		err := q.QueryRowContext(ctx, `SELECT revision,
+				(SELECT count(DISTINCT revision) FROM revisions WHERE revision > $1)
+			FROM revision_counter`, since).Scan(&revision, &told)
+		switch {
+		case err != nil:
+			return err
+		case revision == since:
+			routes = nil
+			return nil
+		case told != revision-since:
+			return ErrResync
+		}
+		tick()
+		routes, err = readRoutes(ctx, q, tick,
+			"SELECT "+columns+` FROM routes
+				WHERE id IN (SELECT route_id FROM revisions WHERE revision > $1) ORDER BY id`, since)
+		return err
+	})
+	if err != nil {
+		return nil, 0, err
+	}
+	return routes, revision, nil
+}
+
+// Get implements Store.
+func (s *sqlStore) Get(ctx context.Context, id int64) (*Route, error) {
+	if !validID(id) {
+		return nil, ErrNotFound
+	}
+	var route *Route
+	err := s.query(ctx, "reading a route", func(ctx context.Context, q querier) (err error) {
+		route, err = scanRoute(q.QueryRowContext(ctx,
+			"SELECT "+columns+" FROM routes WHERE id = $1 AND deleted_at IS NULL", id).Scan)
+		if errors.Is(err, sql.ErrNoRows) {
+			return ErrNotFound
+		}
+		return err
+	})
+	return route, err
+}
+
+// History implements Store.
+func (s *sqlStore) History(ctx context.Context, before int64, limit int) ([]Change, error) {
+	if limit <= 0 {
+		return nil, nil
+	}
+	if before <= 0 {
+		before = math.MaxInt64
+	}
+	var changes []Change
+	err := s.query(ctx, "reading the history", func(ctx context.Context, q querier) error {
+		changes = nil
+		rows, err := q.QueryContext(ctx, `SELECT revision, route_id, op, actor, source, before, after, created_at
+			FROM revisions WHERE revision < $1 ORDER BY revision DESC, route_id LIMIT $2`, before, limit)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			change, err := scanChange(rows.Scan)
+			if err != nil {
+				return err
+			}
+			changes = append(changes, change)
+		}
+		return rows.Err()
+	})
+	if err != nil {
+		return nil, err
+	}
+	return changes, nil
+}
+
+func scanChange(scan func(dest ...any) error) (Change, error) {
+	var (
+		c          Change
+		was, isNow []byte
+		created    timestamp
+	)
+	err := scan(&c.Revision, &c.RouteID, &c.Op, &c.Actor, &c.Source, &was, &isNow, &created)
+	if err != nil {
+		return Change{}, err
+	}
+	c.CreatedAt = created.Time
+	if c.Before, err = routeOfDocument(was); err != nil {
+		return Change{}, err
+	}
+	if c.After, err = routeOfDocument(isNow); err != nil {
+		return Change{}, err
+	}
+	return c, nil
+}
+
+func readRoutes(ctx context.Context, q querier, tick func(), query string, args ...any) ([]*Route, error) {
+	rows, err := q.QueryContext(ctx, query, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var routes []*Route
+	for rows.Next() {
+		route, err := scanRoute(rows.Scan)
+		if err != nil {
+			return nil, err
+		}
+		routes = append(routes, route)
+		if len(routes)%tickEvery == 0 {
+			tick()
+		}
+	}
+	return routes, rows.Err()
+}
+
+// validID tells whether the column can hold id at all: PostgreSQL fails, rather
+// than finds nothing, if asked for a number out of its type's range.
+func validID(id int64) bool { return 0 < id && id <= math.MaxInt32 }

@@ -1,0 +1,160 @@
+package store
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// Route is one row of the routes table: what to match, where to forward, and
+// under which policies. Only Path and TargetURL are required; [NewRoute] fills the
+// other columns as the schema would.
+//
+// A Route read from a Store is shared by concurrent requests and must not be
+// modified; copy it first.
+type Route struct {
+	// The route's number, assigned by the store and never reused.
+	ID int64 `json:"id"`
+
+	// A name for people and logs. Optional, at most 200 bytes, not unique.
+	Name string `json:"name,omitempty"`
+
+	// The host to match: exact ("api.example.com"), a wildcard over one or more
+	// labels ("*.example.com"), or empty for any host. Lower case, no port.
+	Host string `json:"host,omitempty"`
+
+	// The path pattern to match, e.g. "/orders/{id}" or "/static/*". Required.
+	Path string `json:"path"`
+
+	// The methods to match: one ("GET"), a comma-separated list ("GET,POST"), or
+	// "*" for all. GET also serves HEAD. Default: "GET".
+	Method string `json:"method"`
+
+	// The upstream's URL, "http://", "https://" or "h2c://". The request path is
+	// appended to its path, unless its path names a parameter of the pattern
+	// ("/v2/{id}"), which makes it a full rewrite. Required.
+	TargetURL string `json:"target_url"`
+
+	// Whether the route is served. Default: true.
+	Enabled bool `json:"enabled"`
+
+	// Requests admitted per limits.window seconds and limits.key. 0 means no
+	// limit. Default: 0.
+	RateLimit int `json:"rate_limit"`
+
+	// Seconds for the whole exchange, 0 for no bound. Once an upgrade, an
+	// event stream or a gRPC answer has begun, only idle time counts. Default: 30.
+	Timeout int `json:"timeout"`
+
+	// Breaks ties between routes of equal specificity; higher first. Default: 0.
+	Priority int `json:"priority"`
+
+	Spec
+
+	// The number of the last change to this route.
+	Revision int64 `json:"revision"`
+
+	// When the row was made and last changed, in UTC.
+	CreatedAt time.Time `json:"created_at"`
+	UpdatedAt time.Time `json:"updated_at"`
+
+	// When the route was deleted; nil for a live route. Deleted rows stay, so
+	// that the request log keeps its route and the route can be restored.
+	DeletedAt *time.Time `json:"-"`
+
+	// What the route matches apart from its methods, in a normal form in which
+	// parameter names don't count: two live routes with equal keys and a method
+	// in common are a conflict. Set by the caller of a write (routing.MatchKey);
+	// empty in rows written by plain SQL, which conflict with nothing.
+	MatchKey string `json:"-"`
+
+	// Why the row could not be decoded, e.g. a spec written by hand in SQL with
+	// an unknown field. Such a route is listed with this text, never served.
+	DecodeError string `json:"-"`
+}
+
+// Spec holds a route's optional policy. It is stored as one JSON document in
+// the column spec, and its fields stand beside the classic ones in the API.
+type Spec struct {
+	// Header fields that the request must carry: name to value. A value matches
+	// exactly and case-sensitively; "*" asks only that the field is present.
+	Headers map[string]string `json:"headers,omitempty"`
+
+	// Query parameters that the request must carry, as for Headers.
+	Query map[string]string `json:"query,omitempty"`
+
+	// Whether the pattern's literal prefix (all segments before the first
+	// parameter) is removed from the path that is appended to the target's.
+	// Default: false.
+	StripPrefix bool `json:"strip_prefix,omitempty"`
+
+	// Whether the upstream sees the client's Host instead of the target's.
+	// Default: false.
+	PreserveHost bool `json:"preserve_host,omitempty"`
+
+	// Whether repeated slashes in the request path are merged before matching
+	// and forwarding, instead of being answered 400. Default: false.
+	MergeSlashes bool `json:"merge_slashes,omitempty"`
+
+	// How to speak to the upstream.
+	Upstream *Upstream `json:"upstream,omitempty"`
+
+	// How rate_limit is counted.
+	Limits *Limits `json:"limits,omitempty"`
+
+	// Caddy HTTP handler modules to run, in order, before forwarding; each is an
+	// object with the key "handler", as in Caddy's JSON. Which modules may stand
+	// here is the allow-list "plugins" of the isekai app.
+	Plugins []json.RawMessage `json:"plugins,omitempty"`
+
+	// Free-form labels for people and filters.
+	Labels map[string]string `json:"labels,omitempty"`
+}
+
+// Upstream is how a route's forwarder speaks to its target. Routes with equal
+// settings and the same target address share one forwarder.
+type Upstream struct {
+	// The protocol: "auto" (HTTP/1.1 or, over TLS, HTTP/2 if negotiated),
+	// "http1", "http2" (over TLS only) or "h2c" (HTTP/2 without TLS, e.g. for
+	// gRPC). Default: "auto", or "h2c" for a target_url with that scheme.
+	Protocol string `json:"protocol,omitempty"`
+
+	// TLS settings for an https target.
+	TLS *UpstreamTLS `json:"tls,omitempty"`
+}
+
+// UpstreamTLS is the TLS client's side of a forwarder. The zero value verifies
+// the certificate against the system's roots.
+type UpstreamTLS struct {
+	// The name to send as SNI and to verify. Default: the target's host.
+	ServerName string `json:"server_name,omitempty"`
+
+	// Certificates to trust instead of the system's roots, in PEM.
+	CA string `json:"ca,omitempty"`
+
+	// Whether the certificate is not verified at all. Only for tests.
+	// Default: false.
+	InsecureSkipVerify bool `json:"insecure_skip_verify,omitempty"`
+}
+
+// Limits is how a route's rate_limit is counted.
+type Limits struct {
+	// The window in seconds, 1 to 2,678,400 (31 days). Default: 60.
+	Window int `json:"window,omitempty"`
+
+	// What is counted apart: any text with Caddy placeholders. Default:
+	// "{client_ip}", with IPv6 addresses counted per /64.
+	Key string `json:"key,omitempty"`
+}
+
+// Defaults and bounds of the classic columns.
+const (
+	DefaultMethod  = "GET"
+	DefaultTimeout = 30     // seconds
+	MaxTimeout     = 86_400 // seconds, a day
+)
+
+// NewRoute returns an enabled route for path and target with the defaults of
+// the schema.
+func NewRoute(path, targetURL string) *Route {
+	return &Route{Path: path, TargetURL: targetURL, Method: DefaultMethod, Enabled: true, Timeout: DefaultTimeout}
+}

@@ -1,0 +1,177 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/pressly/goose/v3"
+)
+
+// sqlStore is the Store of both databases: the statements are the same, and
+// dialect holds what is not.
+type sqlStore struct {
+	dialect
+
+	reader *sql.DB
+	writer *sql.DB // the same as reader where any number may write
+
+	queryTimeout time.Duration
+}
+
+// dialect is how a kind of database differs from the other.
+type dialect struct {
+	name  string // as in Stats.Driver, and the folder of the migrations
+	goose goose.Dialect
+
+	snapshot sql.TxOptions // of a transaction that sees one state
+	write    sql.TxOptions // of a transaction that sees what was committed last
+
+	// Takes the next revision for the transaction and locks out other writers
+	// until its end; returns the number.
+	takeRevision string
+	// Ends what takeRevision began; may be empty.
+	releaseWriter string
+
+	classify func(error) errorClass
+
+	// Keeps other processes from migrating until release is called.
+	lockMigrations func(ctx context.Context) (release func(), err error)
+
+	// Lets go of idle connections, which may be as broken as the one that was
+	// just seen broken.
+	dropIdle func()
+
+	stats func() Stats
+	close func() error
+}
+
+// errorClass is what a database's error means to a caller.
+type errorClass int
+
+const (
+	errOther errorClass = iota
+	errUnique
+	errBadValue
+	errConnectionLost // by a connection that had been made; a new one may work
+)
+
+// querier is a database, or a transaction in it.
+type querier interface {
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+}
+
+// Ping implements Store.
+func (s *sqlStore) Ping(ctx context.Context) error {
+	return s.query(ctx, "asking whether the database answers", func(ctx context.Context, q querier) error {
+		var one int
+		return q.QueryRowContext(ctx, "SELECT 1").Scan(&one)
+	})
+}
+
+// Stats implements Store.
+func (s *sqlStore) Stats() Stats { return s.dialect.stats() }
+
+// Close implements Store.
+func (s *sqlStore) Close() error { return s.dialect.close() }
+
+// query runs fn, which reads, on any connection.
+func (s *sqlStore) query(ctx context.Context, doing string, fn func(context.Context, querier) error) error {
+	ctx, cancel := context.WithTimeout(ctx, s.queryTimeout)
+	defer cancel()
+	err := s.retryOnce(ctx, func() error { return fn(ctx, s.reader) })
+	return s.explain(ctx, doing, err)
+}
+
+// querySnapshot runs fn in a transaction that sees one state of the database. fn
+// calls tick as rows arrive: what is bounded is the wait for the next, so that a
+// table of any size can be read.
+func (s *sqlStore) querySnapshot(ctx context.Context, doing string, fn func(ctx context.Context, q querier, tick func()) error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	timer := time.AfterFunc(s.queryTimeout, func() { cancel(context.DeadlineExceeded) })
+	defer timer.Stop()
+	tick := func() { timer.Reset(s.queryTimeout) }
+
+	err := s.retryOnce(ctx, func() error {
+		tx, err := s.reader.BeginTx(ctx, &s.dialect.snapshot)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = tx.Rollback() }() // after reading there is nothing to commit
+		return fn(ctx, tx, tick)
+	})
+	return s.explain(ctx, doing, err)
+}
+
+// change runs fn in a transaction that holds the next revision.
+func (s *sqlStore) change(ctx context.Context, doing string, fn func(ctx context.Context, tx *sql.Tx, revision int64) error) error {
+	ctx, cancel := context.WithTimeout(ctx, s.queryTimeout)
+	defer cancel()
+	return s.explain(ctx, doing, s.transact(ctx, fn))
+}
+
+func (s *sqlStore) transact(ctx context.Context, fn func(ctx context.Context, tx *sql.Tx, revision int64) error) error {
+	var tx *sql.Tx
+	// Beginning may be retried, since nothing has been written yet.
+	err := s.retryOnce(ctx, func() (err error) {
+		tx, err = s.writer.BeginTx(ctx, &s.dialect.write)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	defer func() { _ = tx.Rollback() }() // does nothing after the commit
+
+	var revision int64
+	if err := tx.QueryRowContext(ctx, s.takeRevision).Scan(&revision); err != nil {
+		return err
+	}
+	if err := fn(ctx, tx, revision); err != nil {
+		return err
+	}
+	if s.releaseWriter != "" {
+		if _, err := tx.ExecContext(ctx, s.releaseWriter); err != nil {
+			return err
+		}
+	}
+	return tx.Commit()
+}
+
+// retryOnce runs fn again if the server had closed the connection, as it does
+// to all pooled ones when it restarts.
+func (s *sqlStore) retryOnce(ctx context.Context, fn func() error) error {
+	err := fn()
+	if err != nil && ctx.Err() == nil && s.classify(err) == errConnectionLost {
+		s.dropIdle()
+		err = fn()
+	}
+	return err
+}
+
+// explain turns what a database said into this package's errors.
+func (s *sqlStore) explain(ctx context.Context, doing string, err error) error {
+	if err == nil {
+		return nil
+	}
+	for _, known := range []error{ErrNotFound, ErrConflict, ErrStale, ErrInvalid, ErrResync, errAlreadySeeded} {
+		if errors.Is(err, known) {
+			return err
+		}
+	}
+	if ctx.Err() != nil {
+		// Drivers report this in many ways.
+		return fmt.Errorf("%s: %w", doing, context.Cause(ctx))
+	}
+	switch s.classify(err) {
+	case errUnique:
+		return &ConflictError{}
+	case errBadValue:
+		return fmt.Errorf("%s: %w: %w", doing, ErrInvalid, err)
+	default:
+		return fmt.Errorf("%s: %w", doing, err)
+	}
+}

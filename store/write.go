@@ -1,0 +1,205 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// Create implements Store.
+func (s *sqlStore) Create(ctx context.Context, route *Route, by Author) (*Route, error) {
+	spec, err := encode(route, by)
+	if err != nil {
+		return nil, err
+	}
+	var created *Route
+	err = s.change(ctx, "creating a route", func(ctx context.Context, tx *sql.Tx, revision int64) error {
+		created, err = insert(ctx, tx, route, spec, revision, by)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return created, nil
+}
+
+// Update implements Store.
+func (s *sqlStore) Update(ctx context.Context, route *Route, ifRevision int64, by Author) (*Route, error) {
+	spec, err := encode(route, by)
+	if err != nil {
+		return nil, err
+	}
+	var updated *Route
+	err = s.change(ctx, "updating a route", func(ctx context.Context, tx *sql.Tx, revision int64) error {
+		if err := checkRevision(ctx, tx, route.ID, ifRevision); err != nil {
+			return err
+		}
+		if err := checkConflict(ctx, tx, route, route.ID); err != nil {
+			return err
+		}
+		updated, err = scanRoute(tx.QueryRowContext(ctx, `UPDATE routes SET
+				name = $2, host = $3, path = $4, method = $5, target_url = $6, enabled = $7,
+				rate_limit = $8, timeout = $9, priority = $10, spec = $11, match_key = $12,
+				revision = $13, updated_by = $14, updated_from = $15, updated_at = $16
+			WHERE id = $1 RETURNING `+columns,
+			route.ID, route.Name, route.Host, route.Path, route.Method, route.TargetURL, route.Enabled,
+			route.RateLimit, route.Timeout, route.Priority, spec, route.MatchKey,
+			revision, by.Actor, by.Source, now()).Scan)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return updated, nil
+}
+
+// Delete implements Store.
+func (s *sqlStore) Delete(ctx context.Context, id, ifRevision int64, by Author) (int64, error) {
+	if err := checkAuthor(by); err != nil {
+		return 0, err
+	}
+	var deleted int64
+	err := s.change(ctx, "deleting a route", func(ctx context.Context, tx *sql.Tx, revision int64) error {
+		if err := checkRevision(ctx, tx, id, ifRevision); err != nil {
+			return err
+		}
+		deleted = revision
+		_, err := tx.ExecContext(ctx, `UPDATE routes SET
+				deleted_at = $2, updated_at = $2, revision = $3, updated_by = $4, updated_from = $5
+			WHERE id = $1`, id, now(), revision, by.Actor, by.Source)
+		return err
+	})
+	if err != nil {
+		return 0, err
+	}
+	return deleted, nil
+}
+
+// errAlreadySeeded ends the transaction of a Seed that comes too late.
+var errAlreadySeeded = errors.New("the store has had routes")
+
+// Seed implements Store.
+func (s *sqlStore) Seed(ctx context.Context, routes []*Route, by Author) (bool, error) {
+	specs := make([]string, len(routes))
+	for i, route := range routes {
+		var err error
+		if specs[i], err = encode(route, by); err != nil {
+			return false, err
+		}
+	}
+	// Almost every start finds a store with routes, and need not wait for writers.
+	if revision, err := s.Revision(ctx); err != nil || revision > 0 || len(routes) == 0 {
+		return false, err
+	}
+	err := s.change(ctx, "seeding routes", func(ctx context.Context, tx *sql.Tx, revision int64) error {
+		var ever bool
+		if err := tx.QueryRowContext(ctx, "SELECT EXISTS (SELECT 1 FROM routes)").Scan(&ever); err != nil {
+			return err
+		}
+		if ever || revision != 1 {
+			return errAlreadySeeded
+		}
+		for i, route := range routes {
+			if _, err := insert(ctx, tx, route, specs[i], revision, by); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if errors.Is(err, errAlreadySeeded) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+func insert(ctx context.Context, tx *sql.Tx, route *Route, spec string, revision int64, by Author) (*Route, error) {
+	if err := checkConflict(ctx, tx, route, 0); err != nil {
+		return nil, err
+	}
+	return scanRoute(tx.QueryRowContext(ctx, `INSERT INTO routes (
+			name, host, path, method, target_url, enabled, rate_limit, timeout, priority, spec, match_key,
+			revision, updated_by, updated_from, created_at, updated_at)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $15)
+		RETURNING `+columns,
+		route.Name, route.Host, route.Path, route.Method, route.TargetURL, route.Enabled,
+		route.RateLimit, route.Timeout, route.Priority, spec, route.MatchKey,
+		revision, by.Actor, by.Source, now()).Scan)
+}
+
+// checkRevision fails unless there is a live route with this id, at ifRevision
+// if that is not 0. Since the transaction holds the counter, the answer stays
+// true until its end.
+func checkRevision(ctx context.Context, tx *sql.Tx, id, ifRevision int64) error {
+	if !validID(id) {
+		return ErrNotFound
+	}
+	var at int64
+	err := tx.QueryRowContext(ctx, "SELECT revision FROM routes WHERE id = $1 AND deleted_at IS NULL", id).Scan(&at)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return ErrNotFound
+	case err != nil:
+		return err
+	case ifRevision != 0 && ifRevision != at:
+		return ErrStale
+	}
+	return nil
+}
+
+// checkConflict fails with a *ConflictError if a live route other than except
+// stands in the way of route: one with the same match key and a method in
+// common, or one that the unique index of live routes would refuse.
+func checkConflict(ctx context.Context, tx *sql.Tx, route *Route, except int64) error {
+	// A union, since SQLite would read the whole table for an OR.
+	rows, err := tx.QueryContext(ctx, `SELECT id, host, path, method, priority, spec, match_key
+		FROM routes WHERE id <> $1 AND id IN (
+			SELECT id FROM routes WHERE deleted_at IS NULL AND match_key = $2 AND match_key <> ''
+			UNION ALL
+			SELECT id FROM routes WHERE deleted_at IS NULL
+				AND host = $3 AND path = $4 AND method = $5 AND priority = $6)
+		ORDER BY id`,
+		except, route.MatchKey, route.Host, route.Path, route.Method, route.Priority)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var (
+			other Route
+			spec  []byte
+		)
+		err := rows.Scan(&other.ID, &other.Host, &other.Path, &other.Method, &other.Priority, &spec, &other.MatchKey)
+		if err != nil {
+			return err
+		}
+		other.setSpec(spec)
+		if conflict(route, &other) {
+			return &ConflictError{ID: other.ID}
+		}
+	}
+	return rows.Err()
+}
+
+func conflict(route, other *Route) bool {
+	if route.MatchKey != "" && route.MatchKey == other.MatchKey {
+		return methodInCommon(route.Method, other.Method)
+	}
+	return other.DecodeError == "" &&
+		route.Host == other.Host && route.Path == other.Path &&
+		route.Method == other.Method && route.Priority == other.Priority &&
+		maps.Equal(route.Headers, other.Headers) && maps.Equal(route.Query, other.Query)
+}
+
+// methodInCommon compares two comma-separated lists. "*" is a method like the
+// others here: a route for all methods stands behind one that names its own.
+func methodInCommon(a, b string) bool {
+	of := strings.Split(b, ",")
+	return slices.ContainsFunc(strings.Split(a, ","), func(method string) bool {
+		return slices.ContainsFunc(of, func(other string) bool {
+			return strings.TrimSpace(method) == strings.TrimSpace(other)
+		})
+	})
+}
