@@ -23,7 +23,7 @@ func TestDatabaseOutages(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			server := pgtest.NewServer(t)
-			g := startGateway(t, settings{dsn: server.DSN(), options: "health_interval 200ms"})
+			g := startGateway(t, settings{dsn: server.DSN(), outage: true, options: "health_interval 200ms"})
 			g.create(route{Path: "/up", TargetURL: textUpstream(t, "up")})
 			l := g.startLoad(4, "/up", is("up"))
 			l.more(50)
@@ -69,8 +69,10 @@ func TestDatabaseDownAtStart(t *testing.T) {
 	first.stop()
 	server.Stop(t)
 
-	g := newGateway(t, settings{dsn: server.DSN()})
+	g := newGateway(t, settings{dsn: server.DSN(), outage: true})
 	g.start()
+	// The admin endpoint, which comes first, says the same while the sites start.
+	g.waitStatus("/healthz", http.StatusServiceUnavailable)
 	g.waitHealth("the gateway runs without routes", func(status int, h health) bool {
 		return status == http.StatusServiceUnavailable && h.Status == "not_ready" && len(h.Reasons) > 0
 	})
@@ -212,7 +214,7 @@ func TestPasswordStaysSecret(t *testing.T) {
 	server := pgtest.NewServer(t)
 	dsn := strings.Replace(server.DSN(), "postgres@", "postgres:"+secret+"@", 1)
 	g := startGateway(t, settings{
-		dsn: "{env.ISEKAI_DATABASE_URL}", env: []string{"ISEKAI_DATABASE_URL=" + dsn},
+		dsn: "{env.ISEKAI_DATABASE_URL}", env: []string{"ISEKAI_DATABASE_URL=" + dsn}, outage: true,
 		global: "debug", options: "health_interval 100ms",
 	})
 	g.create(route{Path: "/x", TargetURL: textUpstream(t, "x")})

@@ -32,6 +32,7 @@ const (
 // SQLite that polls the store often.
 type settings struct {
 	dsn     string   // default: a SQLite file in the gateway's folder
+	outage  bool     // the database will be away: that is to be noticed soon
 	env     []string // added to the child's environment, as in os.Environ
 	global  string   // further global options
 	servers string   // the global option servers, without its braces
@@ -111,10 +112,10 @@ func (g *gateway) configure(set settings) {
 	if dsn == "" {
 		dsn = "sqlite://" + filepath.Join(g.dir, "isekai.db")
 	}
-	// An outage of a server is to be noticed soon; a busy machine or disk is none.
-	timeout := "2s"
-	if strings.HasPrefix(dsn, "sqlite:") {
-		timeout = "30s"
+	// A busy machine or disk is no outage.
+	timeout := "30s"
+	if set.outage {
+		timeout = "2s"
 	}
 	text := fmt.Sprintf(`{
 	admin %s
