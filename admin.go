@@ -56,10 +56,11 @@ func serveAdmin(w http.ResponseWriter, r *http.Request) error {
 // newAPI returns the admin API of this app.
 func (a *App) newAPI() http.Handler {
 	return api.New(api.Config{
-		Gateway: a.gateway,
-		Check:   a.pipelines.Validate,
-		Version: version(),
-		Log:     func() *zap.Logger { return caddy.Log().Named("isekai.admin") },
+		Gateway:   a.gateway,
+		Check:     a.pipelines.Validate,
+		Upstreams: a.pipelines.Upstreams,
+		Version:   version(),
+		Log:       func() *zap.Logger { return caddy.Log().Named("isekai.admin") },
 	})
 }
 

@@ -30,6 +30,7 @@ import (
 
 	"github.com/isekai-gateway/isekai/gateway"
 	"github.com/isekai-gateway/isekai/pipeline"
+	"github.com/isekai-gateway/isekai/proxy"
 	"github.com/isekai-gateway/isekai/store"
 
 	// Site-wide policies are modules of their own, which one --with brings along.
@@ -149,8 +150,12 @@ const firstLoadTimeout = 3 * time.Second
 // gateways holds one gateway per store and settings, across configurations.
 var gateways = caddy.NewUsagePool()
 
-// pooledGateway is a gateway in the pool.
-type pooledGateway struct{ *gateway.Gateway }
+// pooledGateway is a gateway in the pool, and what configurations that share it
+// have in common beside it.
+type pooledGateway struct {
+	*gateway.Gateway
+	upstreams *proxy.States
+}
 
 // Destruct implements caddy.Destructor.
 func (p pooledGateway) Destruct() error { return p.Close() }
@@ -190,12 +195,13 @@ func (a *App) Provision(ctx caddy.Context) error {
 		}
 		cfg.Seed = seed
 		g, err := gateway.Open(cfg.Config)
-		return pooledGateway{g}, err
+		return pooledGateway{g, new(proxy.States)}, err
 	})
 	if err != nil {
 		return err
 	}
-	a.gateway, a.gatewayKey = pooled.(pooledGateway).Gateway, key
+	shared := pooled.(pooledGateway)
+	a.gateway, a.gatewayKey = shared.Gateway, key
 	a.refs.Store(1)
 
 	a.pipelines, err = pipeline.NewSet(ctx, pipeline.Options{
@@ -206,13 +212,14 @@ func (a *App) Provision(ctx caddy.Context) error {
 		Policy:          policy,
 		DrainTimeout:    time.Duration(a.DrainTimeout),
 		Limiter:         a.gateway.Limiter,
+		States:          shared.upstreams,
 	})
 	if err != nil {
 		return err
 	}
 	a.api = a.newAPI()
 	a.unsubscribe = a.gateway.Subscribe(&gateway.Subscriber{
-		Dropped:    a.pipelines.Drop,
+		Changed:    a.pipelines.Change,
 		CacheStats: a.pipelines.CacheStats,
 	})
 	wait, cancel := context.WithTimeout(ctx, firstLoadTimeout)
@@ -287,11 +294,12 @@ func (c sharedConfig) key() (string, error) {
 
 // Start lets the gateway, whose workers run since Provision, write to the store:
 // caddy validate provisions too, and must not change a database. It waits a
-// moment for that.
+// moment for that. It also begins to ask for the health of targets.
 func (a *App) Start() error {
 	ctx, cancel := context.WithTimeout(context.Background(), firstLoadTimeout)
 	defer cancel()
 	a.gateway.Start(ctx)
+	a.pipelines.Start(a.gateway.Table())
 	return nil
 }
 

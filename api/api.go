@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/isekai-gateway/isekai/gateway"
+	"github.com/isekai-gateway/isekai/proxy"
 	"github.com/isekai-gateway/isekai/store"
 )
 
@@ -30,6 +31,10 @@ type Config struct {
 	// route that does not compile, so that a client learns of everything at once;
 	// an error for a field that has one already is dropped. Default: no check.
 	Check func(context.Context, *store.Route) error
+
+	// Returns the pools of targets in use, each with at least one route, by the
+	// lowest id of those. Default: none.
+	Upstreams func() []proxy.PoolStatus
 
 	// The version to show in /api/status and in the OpenAPI document.
 	Version string
@@ -58,6 +63,7 @@ func New(cfg Config) http.Handler {
 	api := newHuma(mux, cfg.Version)
 	s.registerStatus(api)
 	s.registerRoutes(api)
+	s.registerUpstreams(api)
 	s.registerOpenAPI(api)
 
 	doc := api.OpenAPI()

@@ -44,7 +44,7 @@ var routeFields = map[string]field{
 	"strip_prefix":  {doc: "Whether the pattern's literal prefix, all segments before the first parameter, is removed from the path that is appended to the target's. Default: false.", byDefault: false},
 	"preserve_host": {doc: "Whether the upstream sees the client's Host instead of the target's. Default: false.", byDefault: false},
 	"merge_slashes": {doc: "Whether repeated slashes in the request path are merged, instead of being answered 400. Default: false.", byDefault: false},
-	"upstream":      {doc: "How to speak to the upstream."},
+	"upstream":      {doc: "Which targets to forward to, and how."},
 	"limits":        {doc: "How rate_limit is counted."},
 	"plugins":       {doc: "Caddy HTTP handler modules to run in order before forwarding, each as in Caddy's JSON. Which are allowed is set in Caddy's configuration. Default: none.", maxCount: 100},
 	"labels":        {doc: "Labels for people and filters. Default: none.", example: map[string]string{"team": "shop"}, maxLength: 200, maxCount: 64},
@@ -53,18 +53,6 @@ var routeFields = map[string]field{
 	"updated_at":    {doc: "When the route was last changed, in UTC.", required: true, readOnly: true},
 	"warnings":      {doc: "What is odd about the route that was just written, e.g. that another one hides it.", readOnly: true},
 	"error":         {doc: "Why the route can't be served, e.g. after it was written by SQL. Absent if it can.", readOnly: true},
-}
-
-var upstreamFields = map[string]field{
-	"protocol": {doc: `"auto" (HTTP/1.1 or, over TLS, HTTP/2 if negotiated), "http1", "http2" (over TLS only) or "h2c" (HTTP/2 without TLS). Default: auto, or h2c for a target_url with that scheme.`,
-		enum: []any{"auto", "http1", "http2", "h2c"}},
-	"tls": {doc: "TLS settings for an https target."},
-}
-
-var tlsFields = map[string]field{
-	"server_name":          {doc: "The name to send as SNI and to verify. Default: the target's host.", example: "orders.internal", maxLength: 253},
-	"ca":                   {doc: "Certificates to trust instead of the system's roots, in PEM. Default: the system's roots.", maxLength: 256 << 10},
-	"insecure_skip_verify": {doc: "Whether the certificate is not verified at all; only for tests. Default: false.", byDefault: false},
 }
 
 var limitsFields = map[string]field{
@@ -82,9 +70,7 @@ func (route) TransformSchema(r huma.Registry, s *huma.Schema) *huma.Schema {
 		AdditionalProperties: true,
 		Required:             []string{"handler"},
 	}
-	upstream := r.SchemaFromRef(s.Properties["upstream"].Ref)
-	describe(upstream, upstreamFields)
-	describe(r.SchemaFromRef(upstream.Properties["tls"].Ref), tlsFields)
+	describeUpstream(r, s.Properties["upstream"])
 	describe(r.SchemaFromRef(s.Properties["limits"].Ref), limitsFields)
 	return s
 }

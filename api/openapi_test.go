@@ -108,6 +108,7 @@ func TestOpenAPIDescribesEverything(t *testing.T) {
 func TestOpenAPIOperations(t *testing.T) {
 	t.Parallel()
 	want := map[string]string{
+		"get /api/upstreams":      "200 400 422 500",
 		"get /health":             "200 500 503",
 		"get /api/status":         "200 400 422 500",
 		"get /api/openapi.json":   "200 400 422 500",

@@ -161,9 +161,9 @@ var ErrNotReady = errors.New("the routes are not loaded yet")
 
 // Subscriber is told of changes to the table and asked for statistics.
 type Subscriber struct {
-	// Dropped is called, after the new table is visible, with the compiled
-	// routes that are no longer in it. It must not block.
-	Dropped func([]*routing.Route)
+	// Changed is called, after the new table is visible, with the compiled routes
+	// that are new in it and with those that are no longer in it. It must not block.
+	Changed func(added, dropped []*routing.Route)
 
 	// CacheStats returns the counters of the subscriber's pipeline cache.
 	CacheStats func() cache.Stats

@@ -226,15 +226,18 @@ func plainSQL(t *testing.T, g bundle, exec func(string) error) {
 	}
 }
 
-func TestSubscribersHearOfDroppedRoutes(t *testing.T) {
+func TestSubscribersHearOfChanges(t *testing.T) {
 	t.Parallel()
 	g := open(t, sqliteDSN(t), nil)
 	kept, edited := g.create(t, "/kept"), g.create(t, "/edited")
 	was := map[int64]*routing.Route{kept.ID: g.Table().Compiled(kept.ID), edited.ID: g.Table().Compiled(edited.ID)}
 
-	var dropped atomic.Pointer[[]*routing.Route]
+	var added, dropped atomic.Pointer[[]*routing.Route]
 	cancel := g.Subscribe(&gateway.Subscriber{
-		Dropped:    func(routes []*routing.Route) { dropped.Store(&routes) },
+		Changed: func(new, old []*routing.Route) {
+			added.Store(&new)
+			dropped.Store(&old)
+		},
 		CacheStats: func() cache.Stats { return cache.Stats{Size: 7} },
 	})
 	if got := g.CacheStats().Size; got != 7 {
@@ -246,6 +249,9 @@ func TestSubscribersHearOfDroppedRoutes(t *testing.T) {
 	}
 	if got := dropped.Load(); got == nil || len(*got) != 1 || (*got)[0] != was[edited.ID] {
 		t.Errorf("dropped %v", got)
+	}
+	if got := added.Load(); got == nil || len(*got) != 1 || (*got)[0] != g.Table().Compiled(edited.ID) {
+		t.Errorf("added %v", got)
 	}
 	if g.Table().Compiled(kept.ID) != was[kept.ID] {
 		t.Error("a route that did not change was compiled anew")

@@ -126,21 +126,31 @@ func (g *Gateway) load(ctx context.Context, old *routing.Table) error {
 	return nil
 }
 
-// publish makes next visible and tells the subscribers which compiled routes
-// of old are not part of it.
+// publish makes next visible and tells the subscribers which compiled routes are
+// new in it and which of old are not part of it.
 func (g *Gateway) publish(old, next *routing.Table, touched []int64) {
 	g.table.Store(next)
-	var dropped []*routing.Route
+	var added, dropped []*routing.Route
 	for _, id := range touched {
 		if _, problem, _ := next.Get(id); problem != nil {
 			g.cfg.Log().Error("route can't be served", zap.Int64("route", id), zap.Error(problem))
 		}
-		if old == nil {
-			continue
+		var was *routing.Route
+		if old != nil {
+			was = old.Compiled(id)
 		}
-		if was := old.Compiled(id); was != nil && was != next.Compiled(id) {
+		switch now := next.Compiled(id); {
+		case was == now:
+		case now != nil && was != nil:
+			added, dropped = append(added, now), append(dropped, was)
+		case now != nil:
+			added = append(added, now)
+		default:
 			dropped = append(dropped, was)
 		}
+	}
+	if len(added)+len(dropped) > 0 {
+		g.eachSubscriber(func(s *Subscriber) { s.Changed(added, dropped) })
 	}
 	if old == nil {
 		g.cfg.Log().Info("routes loaded",
@@ -149,9 +159,6 @@ func (g *Gateway) publish(old, next *routing.Table, touched []int64) {
 	}
 	g.cfg.Log().Debug("routes changed",
 		zap.Int("dropped", len(dropped)), zap.Int64("revision", next.Revision()))
-	if len(dropped) > 0 {
-		g.eachSubscriber(func(s *Subscriber) { s.Dropped(dropped) })
-	}
 }
 
 func ids(rows []*store.Route) []int64 {

@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -54,6 +56,10 @@ func check(row *store.Route, plugins []string, policy *proxy.Policy) (*proxy.Tar
 		return nil, err
 	}
 	validateTexts(&errs, row)
+	texts := proxy.PlaceholderTexts(row.Upstream)
+	for _, field := range slices.Sorted(maps.Keys(texts)) {
+		checkText(&errs, field, texts[field])
+	}
 	validateLimits(&errs, row)
 	if errs, err = collect(errs, checkPlugins(row.Plugins, plugins)); err != nil {
 		return nil, err

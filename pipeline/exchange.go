@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/net/http/httpguts"
 
+	"github.com/isekai-gateway/isekai/proxy"
 	"github.com/isekai-gateway/isekai/routing"
 )
 
@@ -32,6 +33,8 @@ type Exchange struct {
 	writer   writer
 	extended bool // an extended CONNECT (RFC 8441), which is a stream once answered
 
+	call proxy.Call // the forwarder's part
+
 	onStream   func(*Exchange) // called once when the answer turns out to be a stream
 	remembered atomic.Bool     // in its pipeline's set of streams
 }
@@ -46,8 +49,11 @@ func FromContext(ctx context.Context) *Exchange {
 
 // Value implements context.Context.
 func (x *Exchange) Value(key any) any {
-	if key == (contextKey{}) {
+	switch key.(type) {
+	case contextKey:
 		return x
+	case proxy.CallKey:
+		return &x.call
 	}
 	return x.Context.Value(key)
 }

@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -43,6 +44,9 @@ type Options struct {
 
 	// The counters of the routes' rate limits.
 	Limiter *ratelimit.Limiter
+
+	// What pools of targets have learned. Nil: a new one.
+	States *proxy.States
 }
 
 // Set holds the pipelines of one Caddy configuration. It is safe for concurrent
@@ -54,6 +58,7 @@ type Set struct {
 	logger   *zap.Logger
 
 	disposing sync.WaitGroup
+	warm      warmer
 
 	retired atomic.Bool // Close was called
 
@@ -73,19 +78,24 @@ func NewSet(ctx caddy.Context, o Options) (*Set, error) {
 	if o.DrainTimeout == 0 {
 		o.DrainTimeout = DefaultDrainTimeout
 	}
+	if o.States == nil {
+		o.States = new(proxy.States)
+	}
 	s := &Set{drain: o.DrainTimeout, logger: ctx.Logger().Named("pipeline"), live: make(map[*routing.Route][]*Pipeline)}
 	s.compiler = &compiler{
-		ctx:        ctx,
-		policy:     o.Policy,
-		plugins:    o.Plugins,
-		forwarders: proxy.NewRegistry(ctx, o.Policy),
-		chains:     caddy.NewUsagePool(),
-		limiter:    o.Limiter,
+		ctx:     ctx,
+		policy:  o.Policy,
+		plugins: o.Plugins,
+		chains:  caddy.NewUsagePool(),
+		limiter: o.Limiter,
 	}
 	// A reload cancels the context while pipelines still have requests.
 	s.compiler.ctx.Context = context.WithoutCancel(ctx.Context)
 
 	var err error
+	if s.compiler.forwarders, err = proxy.NewRegistry(ctx, o.Policy, o.States); err != nil {
+		return nil, err
+	}
 	s.cache, err = cache.New[*routing.Route](cache.Options[*Pipeline]{
 		TTL:             o.TTL,
 		CleanupInterval: o.CleanupInterval,
@@ -93,6 +103,7 @@ func NewSet(ctx caddy.Context, o Options) (*Set, error) {
 		Release:         (*Pipeline).Release,
 	})
 	if err != nil {
+		s.compiler.forwarders.Close()
 		return nil, err
 	}
 	return s, nil
@@ -142,18 +153,61 @@ func (s *Set) Validate(_ context.Context, row *store.Route) error {
 	return dryRun(s.compiler.ctx, row.Plugins)
 }
 
-// Drop lets go of the pipelines of routes that have changed or are gone. What
-// still runs on them is ended after the drain time, also on pipelines that had
-// left the cache before.
-func (s *Set) Drop(routes []*routing.Route) {
-	for _, route := range routes {
+// Change tells of routes that are new, and of those that have changed or are gone.
+// The pipelines of the latter are let go. What still runs on them is ended after
+// the drain time, also on pipelines that had left the cache before.
+func (s *Set) Change(added, dropped []*routing.Route) {
+	for _, route := range added {
+		s.warm.add(route)
+	}
+	for _, route := range dropped {
 		s.mu.Lock()
 		for _, p := range s.live[route] {
 			p.drainWithin(s.drain)
 		}
 		s.mu.Unlock()
+		s.warm.drop(route)
 		s.cache.Invalidate(route)
 	}
+}
+
+// Start begins to ask for the health of targets of the routes that are there, and
+// of those that Add tells of.
+func (s *Set) Start(table *routing.Table) {
+	if table != nil {
+		for row := range table.All() {
+			if route := table.Compiled(row.ID); route != nil {
+				s.warm.add(route)
+			}
+		}
+	}
+	s.warm.start(s)
+}
+
+// Upstreams returns the pools of targets that are in use, and their routes.
+func (s *Set) Upstreams() []proxy.PoolStatus {
+	routes := make(map[*proxy.Forwarder][]*routing.Route)
+	s.warm.each(func(route *routing.Route, f *proxy.Forwarder) { routes[f] = append(routes[f], route) })
+	s.mu.Lock()
+	for route, pipelines := range s.live {
+		for _, p := range pipelines {
+			if p.forwarder != nil && !slices.Contains(routes[p.forwarder], route) {
+				routes[p.forwarder] = append(routes[p.forwarder], route)
+			}
+		}
+	}
+	s.mu.Unlock()
+	pools := make([]proxy.PoolStatus, 0, len(routes))
+	for f, list := range routes {
+		status := f.Status()
+		for _, route := range list {
+			status.Routes = append(status.Routes, proxy.PoolRoute{ID: route.ID, Name: route.Name})
+		}
+		slices.SortFunc(status.Routes, func(a, b proxy.PoolRoute) int { return cmp.Compare(a.ID, b.ID) })
+		pools = append(pools, status)
+	}
+	slices.SortFunc(pools, func(a, b proxy.PoolStatus) int { return cmp.Compare(a.Routes[0].ID, b.Routes[0].ID) })
+	return pools
 }
 
 // CacheStats returns the counters of the cache of pipelines, or nothing once the
@@ -224,7 +278,9 @@ func (s *Set) disposeNow(p *Pipeline) {
 // gateway is going away, and Close waits for that.
 func (s *Set) Close(now bool) {
 	s.retired.Store(true)
+	s.warm.close(s)
 	s.cache.Close()
+	s.compiler.forwarders.Close()
 	if !now {
 		return
 	}

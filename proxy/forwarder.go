@@ -2,11 +2,11 @@ package proxy
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
-	"sync"
+	"strconv"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -23,23 +23,13 @@ const (
 	protocolH2C   = "h2c"
 )
 
-// provisioning serialises provisioning of Caddy modules at run time:
-// reverse_proxy writes a package variable of its own while it provisions.
-var provisioning sync.Mutex
-
-// Serialize runs fn while nothing else provisions a module through this
-// package. Whoever provisions Caddy modules at run time must do it in here.
-func Serialize(fn func() error) error {
-	provisioning.Lock()
-	defer provisioning.Unlock()
-	return fn()
-}
-
-// Forwarder sends requests to one target. It is shared by all routes with equal
-// settings and safe for concurrent use.
+// Forwarder sends requests to a pool of targets. It is shared by all routes with
+// equal settings and safe for concurrent use.
 type Forwarder struct {
+	pool      *pool
 	handler   *reverseproxy.Handler
 	stop      context.CancelFunc
+	cleanUp   func() // of the selection policy
 	registry  *Registry
 	key       string
 	transport string
@@ -48,7 +38,22 @@ type Forwarder struct {
 // ServeHTTP forwards r, whose URL already has the upstream's path, and streams
 // the answer back. Errors are caddyhttp.HandlerErrors.
 func (f *Forwarder) ServeHTTP(w http.ResponseWriter, r *http.Request) error {
-	return f.handler.ServeHTTP(w, r, nil)
+	call := callOf(r)
+	if call == nil {
+		call = new(Call)
+		r = r.WithContext(context.WithValue(r.Context(), CallKey{}, call))
+	}
+	defer call.end()
+	err := f.handler.ServeHTTP(w, r, nil)
+	if err == nil || call.attempts > 0 {
+		return err
+	}
+	if failed, ok := errors.AsType[caddyhttp.HandlerError](err); !ok || failed.StatusCode != http.StatusServiceUnavailable {
+		return err
+	}
+	wait, err := f.pool.noTarget()
+	w.Header().Set("Retry-After", strconv.Itoa(max(1, int(math.Ceil(wait.Seconds())))))
+	return caddyhttp.Error(http.StatusServiceUnavailable, err)
 }
 
 // Release gives the forwarder back. The last one to do so closes its upgraded
@@ -62,55 +67,43 @@ func (f *Forwarder) Release() error {
 func (f *Forwarder) Destruct() error {
 	f.stop()
 	err := f.handler.Cleanup()
+	f.cleanUp()
+	f.registry.states.release(f.pool.state)
 	_, poolErr := f.registry.transports.Delete(f.transport)
 	return errors.Join(err, poolErr)
 }
 
-// Registry hands out forwarders for one Caddy configuration.
-type Registry struct {
-	ctx        caddy.Context
-	policy     *Policy
-	forwarders *caddy.UsagePool
-	transports *caddy.UsagePool
-}
-
-// NewRegistry returns an empty registry. The context's cancellation is not
-// heeded, since a reload cancels it while requests are still in flight.
-func NewRegistry(ctx caddy.Context, policy *Policy) *Registry {
-	ctx.Context = context.WithoutCancel(ctx.Context)
-	return &Registry{
-		ctx:        ctx,
-		policy:     policy,
-		forwarders: caddy.NewUsagePool(),
-		transports: caddy.NewUsagePool(),
-	}
-}
-
 // settings are what makes a forwarder; equal ones are shared.
 type settings struct {
-	Scheme   string
-	Address  string
-	Host     string // empty to preserve the client's
-	Protocol string
-	TLS      store.UpstreamTLS
+	Targets      []poolTarget
+	PreserveHost bool
+	Protocol     string
+	Upstream     store.Upstream // what else there is
 }
 
-// connection are the part of settings that makes a transport.
+// poolTarget is a target as far as its pool goes: without a path.
+type poolTarget struct {
+	Scheme      string
+	Address     string
+	Host        string
+	Weight      int
+	MaxRequests int
+}
+
+// connection is what makes a transport; equal ones are shared.
 type connection struct {
 	TLS      bool
 	Protocol string
 	Settings store.UpstreamTLS
+	Timeouts store.UpstreamTimeouts
 }
 
 // Acquire returns the forwarder for a target and its settings, making it if it
 // isn't there. It must be called within Serialize. The caller must Release it.
 func (g *Registry) Acquire(t *Target, upstream *store.Upstream, preserveHost bool) (*Forwarder, error) {
-	s := settings{Scheme: t.Scheme, Address: t.Address, Host: t.Host, Protocol: protocolOf(t, upstream)}
-	if preserveHost {
-		s.Host = ""
-	}
-	if upstream != nil && upstream.TLS != nil {
-		s.TLS = *upstream.TLS
+	s, err := settingsOf(t, upstream, preserveHost)
+	if err != nil {
+		return nil, err
 	}
 	key, err := poolKey(s)
 	if err != nil {
@@ -125,37 +118,115 @@ func (g *Registry) Acquire(t *Target, upstream *store.Upstream, preserveHost boo
 	return value.(*Forwarder), nil
 }
 
+// settingsOf brings a route's settings into the form in which they are compared.
+func settingsOf(t *Target, upstream *store.Upstream, preserveHost bool) (settings, error) {
+	s := settings{PreserveHost: preserveHost, Protocol: protocolOf(t, upstream)}
+	if upstream != nil {
+		s.Upstream = *upstream
+	}
+	s.Upstream.Targets, s.Upstream.Protocol = nil, ""
+	if upstream == nil || len(upstream.Targets) == 0 {
+		s.Targets = []poolTarget{{Scheme: t.Scheme, Address: t.Address, Host: t.Host, Weight: 1}}
+		return s, nil
+	}
+	for i, member := range upstream.Targets {
+		parsed, err := ParseTarget(member.URL, nil)
+		if err != nil {
+			return settings{}, fmt.Errorf("upstream.targets[%d]: %w", i, err)
+		}
+		weight := 1
+		if member.Weight != nil {
+			weight = *member.Weight
+		}
+		s.Targets = append(s.Targets, poolTarget{
+			Scheme: parsed.Scheme, Address: parsed.Address, Host: parsed.Host,
+			Weight: weight, MaxRequests: member.MaxRequests,
+		})
+	}
+	return s, nil
+}
+
 func (g *Registry) newForwarder(key string, s settings) (*Forwarder, error) {
-	conn := connection{TLS: s.Scheme == "https", Protocol: s.Protocol, Settings: s.TLS}
+	conn := connection{TLS: s.Targets[0].Scheme == "https", Protocol: s.Protocol}
+	if s.Upstream.TLS != nil {
+		conn.Settings = *s.Upstream.TLS
+	}
+	p := &pool{
+		id:           digest(key)[:12],
+		byUpstream:   make(map[*reverseproxy.Upstream]*target, len(s.Targets)),
+		breaks:       s.Upstream.CircuitBreaker != nil,
+		preserveHost: s.PreserveHost,
+		retry:        newRetryRules(&s.Upstream, len(s.Targets)),
+	}
+	if timeouts := s.Upstream.Timeouts; timeouts != nil {
+		p.idle = timeouts.Idle.Duration(0)
+		conn.Timeouts = store.UpstreamTimeouts{Connect: timeouts.Connect, ResponseHeader: timeouts.ResponseHeader}
+	}
 	transportKey, err := poolKey(conn)
 	if err != nil {
 		return nil, err
 	}
 	value, _, err := g.transports.LoadOrNew(transportKey, func() (caddy.Destructor, error) {
-		return newTransport(g.ctx, g.policy, conn.TLS, conn.Protocol, &conn.Settings)
+		return newTransport(g.ctx, g.policy, &conn)
 	})
 	if err != nil {
 		return nil, err
 	}
-	f := &Forwarder{registry: g, key: key, transport: transportKey}
-	ctx := g.ctx
-	ctx.Context, f.stop = context.WithCancel(g.ctx.Context)
-	f.handler = &reverseproxy.Handler{
-		Transport:     &directed{transport: value.(sharedTransport).Transport, scheme: s.Scheme, host: s.Host},
-		LoadBalancing: &reverseproxy.LoadBalancing{SelectionPolicy: &reverseproxy.FirstSelection{}},
-		Upstreams:     reverseproxy.UpstreamPool{{Dial: s.Address}},
-	}
-	if err := f.handler.Provision(ctx); err != nil {
+	p.transport = value.(sharedTransport).Transport
+	p.state = g.states.acquire(key, len(s.Targets), &s.Upstream)
+	f := &Forwarder{pool: p, registry: g, key: key, transport: transportKey, stop: func() {}, cleanUp: func() {}}
+	if err := f.provision(s); err != nil {
 		f.stop()
+		f.cleanUp()
 		// Only a handler that got as far as counting its upstreams may be cleaned
 		// up, or it would discount another's.
-		if f.handler.Upstreams[0].Host != nil {
+		if f.handler != nil && f.handler.Upstreams[0].Host != nil {
 			err = errors.Join(err, f.handler.Cleanup())
 		}
+		g.states.release(p.state)
 		_, poolErr := g.transports.Delete(transportKey)
-		return nil, fmt.Errorf("provisioning reverse proxy: %w", errors.Join(err, poolErr))
+		return nil, errors.Join(err, poolErr)
 	}
 	return f, nil
+}
+
+// provision makes the pool's targets and the reverse proxy around them.
+func (f *Forwarder) provision(s settings) error {
+	p, ctx := f.pool, f.registry.ctx
+	var passive *store.PassiveHealth
+	if s.Upstream.Health != nil {
+		passive = s.Upstream.Health.Passive
+	}
+	upstreams := make(reverseproxy.UpstreamPool, len(s.Targets))
+	for i, member := range s.Targets {
+		t, err := newTarget(member, passive, p.state.targets[i])
+		if err != nil {
+			return err
+		}
+		p.targets = append(p.targets, t)
+		p.byUpstream[t.upstream] = t
+		upstreams[i] = t.upstream
+	}
+	var err error
+	if f.cleanUp, err = p.balance(ctx, &s.Upstream); err != nil {
+		f.cleanUp = func() {}
+		return err
+	}
+	ctx.Context, f.stop = context.WithCancel(ctx.Context)
+	f.handler = &reverseproxy.Handler{
+		Transport: p,
+		LoadBalancing: &reverseproxy.LoadBalancing{
+			SelectionPolicy: p,
+			Retries:         p.retry.most,
+			RetryMatch:      caddyhttp.MatcherSets{{granted{}}},
+		},
+		HealthChecks: healthChecks(s.Upstream.Health),
+		Upstreams:    upstreams,
+	}
+	if err := f.handler.Provision(ctx); err != nil {
+		return fmt.Errorf("provisioning reverse proxy: %w", err)
+	}
+	return nil
 }
 
 // protocolOf resolves the default protocol.
@@ -167,14 +238,6 @@ func protocolOf(t *Target, upstream *store.Upstream) string {
 		return protocolH2C
 	}
 	return protocolAuto
-}
-
-func poolKey(v any) (string, error) {
-	b, err := json.Marshal(v)
-	if err != nil {
-		return "", fmt.Errorf("encoding pool key: %w", err)
-	}
-	return string(b), nil
 }
 
 // Interface guards

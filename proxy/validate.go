@@ -28,6 +28,7 @@ func Validate(row *store.Route, params []string, policy *Policy) (*Target, error
 	}
 	if row.Upstream != nil {
 		validateUpstream(&errs, target, row.Upstream)
+		validatePool(&errs, target, row.Upstream, policy)
 	}
 	return target, errs.Err()
 }

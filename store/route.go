@@ -95,7 +95,7 @@ type Spec struct {
 	// and forwarding, instead of being answered 400. Default: false.
 	MergeSlashes bool `json:"merge_slashes,omitempty"`
 
-	// How to speak to the upstream.
+	// Which targets to forward to, and how.
 	Upstream *Upstream `json:"upstream,omitempty"`
 
 	// How rate_limit is counted.
@@ -108,32 +108,6 @@ type Spec struct {
 
 	// Free-form labels for people and filters.
 	Labels map[string]string `json:"labels,omitempty"`
-}
-
-// Upstream is how a route's forwarder speaks to its target. Routes with equal
-// settings and the same target address share one forwarder.
-type Upstream struct {
-	// The protocol: "auto" (HTTP/1.1 or, over TLS, HTTP/2 if negotiated),
-	// "http1", "http2" (over TLS only) or "h2c" (HTTP/2 without TLS, e.g. for
-	// gRPC). Default: "auto", or "h2c" for a target_url with that scheme.
-	Protocol string `json:"protocol,omitempty"`
-
-	// TLS settings for an https target.
-	TLS *UpstreamTLS `json:"tls,omitempty"`
-}
-
-// UpstreamTLS is the TLS client's side of a forwarder. The zero value verifies
-// the certificate against the system's roots.
-type UpstreamTLS struct {
-	// The name to send as SNI and to verify. Default: the target's host.
-	ServerName string `json:"server_name,omitempty"`
-
-	// Certificates to trust instead of the system's roots, in PEM.
-	CA string `json:"ca,omitempty"`
-
-	// Whether the certificate is not verified at all. Only for tests.
-	// Default: false.
-	InsecureSkipVerify bool `json:"insecure_skip_verify,omitempty"`
 }
 
 // Limits is how a route's rate_limit is counted.

@@ -1,0 +1,96 @@
+package proxy
+
+import (
+	"errors"
+	"net/http"
+)
+
+// CallKey is the key under which a request's context holds its *Call.
+type CallKey struct{}
+
+// Call is the state of one request on its way through a forwarder. The zero value
+// is ready. It belongs to the request's goroutine.
+type Call struct {
+	attempts int
+	tried    []*target
+	current  *target
+	done     func(error) // tells the current target's breaker how it went
+	granted  bool        // another attempt was decided on
+	body     *replay
+}
+
+// callOf returns the call that a request belongs to, nil for one that the forwarder
+// makes itself, to ask for a target's health.
+func callOf(r *http.Request) *Call {
+	call, _ := r.Context().Value(CallKey{}).(*Call)
+	return call
+}
+
+// begin notes that the request goes to t now.
+func (c *Call) begin(t *target) {
+	c.attempts++
+	c.granted = false
+	c.current = t
+	t.requests.Add(1)
+	t.inFlight.Add(1)
+}
+
+// settle tells the target's breaker what came of the attempt.
+func (c *Call) settle(outcome error) {
+	if c.done != nil {
+		c.done(outcome)
+		c.done = nil
+	}
+}
+
+// leave notes that the attempt has come to nothing.
+func (c *Call) leave() {
+	c.current.inFlight.Add(-1)
+	c.tried = append(c.tried, c.current)
+	c.current = nil
+}
+
+// end must run when the request is over, however it ended.
+func (c *Call) end() {
+	c.settle(errNoJudge)
+	if c.current != nil {
+		c.current.inFlight.Add(-1)
+		c.current = nil
+	}
+}
+
+func (c *Call) hasTried(t *target) bool {
+	for _, other := range c.tried {
+		if other == t {
+			return true
+		}
+	}
+	return false
+}
+
+// granted lets reverse_proxy try again if the attempt that has just failed has
+// decided so.
+type granted struct{}
+
+// MatchWithError implements caddyhttp.RequestMatcherWithError.
+func (granted) MatchWithError(r *http.Request) (bool, error) {
+	call := callOf(r)
+	return call != nil && call.granted, nil
+}
+
+// finalError is an error after which there is no other attempt. It hides from
+// reverse_proxy that nothing may have been sent yet, which it would take for
+// leave to try again.
+type finalError struct{ err error }
+
+func (e finalError) Error() string        { return e.err.Error() }
+func (e finalError) Is(target error) bool { return errors.Is(e.err, target) }
+
+// Timeout implements net.Error.
+func (e finalError) Timeout() bool {
+	t, ok := e.err.(interface{ Timeout() bool }) //nolint:errorlint // as reverse_proxy asks it
+	return ok && t.Timeout()
+}
+
+// Temporary implements net.Error.
+func (finalError) Temporary() bool { return false }

@@ -1,0 +1,201 @@
+package proxy
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/isekai-gateway/isekai/store"
+)
+
+// target is one member of a pool.
+type target struct {
+	*targetState
+	upstream  *reverseproxy.Upstream
+	scheme    string
+	authority string // what stands for it in a URL
+	host      string // the Host that it sees unless the client's is kept
+	weight    int
+}
+
+// pool sends requests to targets: it chooses one for each attempt, as
+// reverseproxy.Selector, and does the exchange, as http.RoundTripper. What
+// reverse_proxy does around that stays its own.
+type pool struct {
+	id           string
+	policyName   string
+	targets      []*target
+	byUpstream   map[*reverseproxy.Upstream]*target
+	policy       reverseproxy.Selector
+	second       reverseproxy.Selector // for a choice among the rest of the targets
+	cookie       string                // the name of the cookie that policy sets
+	breaks       bool                  // whether targets have circuit breakers
+	preserveHost bool
+	retry        retryRules
+	idle         time.Duration // see store.UpstreamTimeouts; 0: no bound
+	transport    *http.Transport
+	state        *poolState
+}
+
+// newTarget returns the target at one address of a pool. Its place in
+// reverse_proxy's table of failures, which all of the process shares, is apart
+// from that of pools with other checks, so that they don't share a verdict.
+func newTarget(t poolTarget, passive *store.PassiveHealth, state *targetState) (*target, error) {
+	dial := t.Address
+	if passive != nil {
+		key, err := poolKey(passive)
+		if err != nil {
+			return nil, err
+		}
+		dial = alias(t.Address, digest(key)[:8])
+	}
+	return &target{
+		targetState: state,
+		upstream:    &reverseproxy.Upstream{Dial: dial, MaxRequests: t.MaxRequests},
+		scheme:      t.Scheme,
+		authority:   t.Address,
+		host:        t.Host,
+		weight:      t.Weight,
+	}, nil
+}
+
+// alias makes another name for an address, in the form of one.
+func alias(address, mark string) string {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return address
+	}
+	return net.JoinHostPort(strings.ReplaceAll(host, ":", "-")+".checks-"+mark, port)
+}
+
+// digest is a hash of text in hexadecimal.
+func digest(text string) string {
+	sum := sha256.Sum256([]byte(text))
+	return hex.EncodeToString(sum[:])
+}
+
+// RoundTrip implements http.RoundTripper. The request is reverse_proxy's own copy,
+// so it may be changed.
+func (p *pool) RoundTrip(r *http.Request) (*http.Response, error) {
+	info, _ := reverseproxy.GetDialInfo(r.Context())
+	t := p.byUpstream[info.Upstream]
+	if t == nil {
+		return nil, errors.New("the request has no target")
+	}
+	call := callOf(r)
+	if call == nil {
+		return p.check(t, r)
+	}
+	if call.attempts == 0 {
+		p.state.requests.Add(1)
+		if p.retry.most > 0 {
+			p.state.budget.request(time.Now())
+		}
+	}
+	call.begin(t)
+	p.replayable(call, r)
+	if !p.preserveHost {
+		r.Host = t.host
+	}
+	start := time.Now()
+	resp, err := p.exchange(t, r)
+	switch {
+	case err == nil:
+		if t.breaker != nil {
+			call.settle(t.breaker.judge(resp.StatusCode, time.Since(start)))
+		}
+		if !p.retry.repeats(resp.StatusCode) || !p.mayRepeat(call, r, nil) {
+			return resp, nil
+		}
+		discard(resp)
+		err = statusError(resp.StatusCode)
+	case r.Context().Err() != nil && !errors.Is(context.Cause(r.Context()), context.DeadlineExceeded):
+		// The client has left, or the route was changed. That is no target's failure.
+		call.settle(errNoJudge)
+		return nil, err
+	default:
+		t.failures.Add(1)
+		t.lastFail.Store(time.Now().UnixNano())
+		call.settle(errFailed)
+		if !p.mayRepeat(call, r, err) {
+			if p.retry.most > 0 {
+				err = finalError{err}
+			}
+			return nil, err
+		}
+	}
+	call.leave()
+	call.granted = true
+	return nil, err
+}
+
+// check sends a request that asks for a target's health.
+func (p *pool) check(t *target, r *http.Request) (*http.Response, error) {
+	t.lastCheck.Store(time.Now().UnixNano())
+	if r.Host == "" || r.Host == r.URL.Host {
+		r.Host = t.host
+	}
+	if _, ok := r.Header["User-Agent"]; !ok {
+		r.Header.Set("User-Agent", "isekai-health-check")
+	}
+	return p.exchange(t, r)
+}
+
+// exchange sends a request to a target and returns its answer.
+func (p *pool) exchange(t *target, r *http.Request) (*http.Response, error) {
+	r.URL.Scheme, r.URL.Host = t.scheme, t.authority
+	if p.idle == 0 {
+		return p.roundTrip(r)
+	}
+	ctx, cancel := context.WithCancelCause(r.Context())
+	resp, err := p.roundTrip(r.WithContext(ctx))
+	switch {
+	case err != nil:
+		cancel(nil)
+		return nil, err
+	case resp.StatusCode == http.StatusSwitchingProtocols:
+		context.AfterFunc(r.Context(), func() { cancel(nil) })
+	default:
+		resp.Body = newIdleBody(resp.Body, p.idle, cancel)
+	}
+	return resp, nil
+}
+
+func (p *pool) roundTrip(r *http.Request) (*http.Response, error) {
+	resp, err := p.transport.RoundTrip(r)
+	if err == nil && resp.StatusCode == http.StatusSwitchingProtocols && r.Header.Get("Upgrade") == "" {
+		// reverse_proxy would leave the client with an empty 200.
+		return nil, errors.Join(errUnaskedUpgrade, resp.Body.Close())
+	}
+	return resp, err
+}
+
+// errUnaskedUpgrade says that an upstream broke the protocol.
+var errUnaskedUpgrade = errors.New("the upstream switched protocols without being asked")
+
+// ErrNoTarget says that none of a pool's targets may get requests now.
+var ErrNoTarget = errors.New("no upstream is available")
+
+// noTarget returns how long a client should wait, and why there is no target.
+func (p *pool) noTarget() (time.Duration, error) {
+	now, wait, open := time.Now(), time.Duration(0), 0
+	for _, t := range p.targets {
+		if w := t.breaker.wait(now); w > 0 {
+			if open++; open == 1 || w < wait {
+				wait = w
+			}
+		}
+	}
+	if open > 0 {
+		return wait, fmt.Errorf("%w: the circuit breaker of %d of %d targets is open", ErrNoTarget, open, len(p.targets))
+	}
+	return wait, fmt.Errorf("%w: none of %d targets is healthy and below its bound", ErrNoTarget, len(p.targets))
+}

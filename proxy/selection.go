@@ -1,0 +1,100 @@
+package proxy
+
+import (
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+)
+
+// Select implements reverseproxy.Selector: it asks the pool's policy, of the
+// targets that the request was not sent to yet and whose circuit breaker is
+// closed if there are such, and gets the breaker's leave.
+func (p *pool) Select(upstreams reverseproxy.UpstreamPool, r *http.Request, w http.ResponseWriter) *reverseproxy.Upstream {
+	call := callOf(r)
+	if call == nil {
+		return p.policy.Select(upstreams, r, w)
+	}
+	if len(call.tried) == 0 && p.allClosed() {
+		u := p.policy.Select(upstreams, r, w)
+		if u == nil || p.admit(call, u) {
+			return u
+		}
+	}
+	if p.cookie != "" {
+		dropCookie(w.Header(), p.cookie)
+	}
+	fresh := p.among(func(t *target) bool { return !call.hasTried(t) })
+	if u := p.selectAmong(call, fresh, r, w); u != nil {
+		return u
+	}
+	return p.selectAmong(call, p.among(call.hasTried), r, w)
+}
+
+func (p *pool) allClosed() bool {
+	if !p.breaks {
+		return true
+	}
+	for _, t := range p.targets {
+		if !t.breaker.closed() {
+			return false
+		}
+	}
+	return true
+}
+
+// among returns the upstreams of the targets that are as wanted and whose breaker
+// is not open.
+func (p *pool) among(wanted func(*target) bool) reverseproxy.UpstreamPool {
+	var list reverseproxy.UpstreamPool
+	for _, t := range p.targets {
+		if wanted(t) && (t.breaker.closed() || t.breaker.state() != "open") {
+			list = append(list, t.upstream)
+		}
+	}
+	return list
+}
+
+// selectAmong chooses one of the upstreams whose breaker lets the request through.
+func (p *pool) selectAmong(call *Call, list reverseproxy.UpstreamPool, r *http.Request, w http.ResponseWriter) *reverseproxy.Upstream {
+	for len(list) > 0 {
+		u := p.second.Select(list, r, w)
+		if u == nil || p.admit(call, u) {
+			return u
+		}
+		list = slices.DeleteFunc(list, func(other *reverseproxy.Upstream) bool { return other == u })
+	}
+	return nil
+}
+
+// admit asks the breaker of u's target for leave.
+func (p *pool) admit(call *Call, u *reverseproxy.Upstream) bool {
+	t := p.byUpstream[u]
+	if t == nil {
+		return false
+	}
+	done, ok := t.breaker.admit()
+	if ok {
+		call.done = done
+	}
+	return ok
+}
+
+// dropCookie takes back a cookie that was set for a target which did not answer.
+func dropCookie(h http.Header, name string) {
+	lines := slices.DeleteFunc(h["Set-Cookie"], func(line string) bool {
+		return strings.HasPrefix(line, name+"=")
+	})
+	if len(lines) == 0 {
+		delete(h, "Set-Cookie")
+		return
+	}
+	h["Set-Cookie"] = lines
+}
+
+// Interface guards
+var (
+	_ reverseproxy.Selector = (*pool)(nil)
+	_ http.RoundTripper     = (*pool)(nil)
+)
