@@ -42,8 +42,23 @@ type route struct {
 }
 
 type upstreamSettings struct {
+	Targets        []upstreamTarget `json:"targets,omitempty"`
+	Policy         string           `json:"policy,omitempty"`
+	PolicyOptions  map[string]any   `json:"policy_options,omitempty"`
+	Retries        *int             `json:"retries,omitempty"`
+	Retry          map[string]any   `json:"retry,omitempty"`
+	Health         map[string]any   `json:"health,omitempty"`
+	CircuitBreaker map[string]any   `json:"circuit_breaker,omitempty"`
+	Timeouts       map[string]any   `json:"timeouts,omitempty"`
+
 	Protocol string       `json:"protocol,omitempty"`
 	TLS      *tlsSettings `json:"tls,omitempty"`
+}
+
+type upstreamTarget struct {
+	URL         string `json:"url"`
+	Weight      *int   `json:"weight,omitempty"`
+	MaxRequests int    `json:"max_requests,omitempty"`
 }
 
 type tlsSettings struct {
