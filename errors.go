@@ -13,6 +13,7 @@ import (
 
 	"github.com/isekai-gateway/isekai/gateway"
 	"github.com/isekai-gateway/isekai/pipeline"
+	"github.com/isekai-gateway/isekai/proxy"
 	"github.com/isekai-gateway/isekai/ratelimit"
 	"github.com/isekai-gateway/isekai/routing"
 )
@@ -68,6 +69,8 @@ func problemOf(err error, status int) problem {
 		}
 	}
 	switch {
+	case errors.Is(err, proxy.ErrNoTarget):
+		p.Detail = proxy.ErrNoTarget.Error()
 	case errors.Is(err, pipeline.ErrBadBody):
 		p.Detail = pipeline.ErrBadBody.Error()
 	case errors.Is(err, pipeline.ErrBroken):
@@ -115,8 +118,7 @@ func (p *Problem) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		status = handlerErr.StatusCode
 	}
 	requestID := w.Header().Get("X-Request-Id")
-	if status >= http.StatusInternalServerError && !errors.Is(err, errNotReady) && !errors.Is(err, errTooManyRequests) {
-		// Those two are states of the gateway, told elsewhere, and come in floods.
+	if status >= http.StatusInternalServerError && !isState(err) {
 		// Caddy logs an error at debug level once an error route has handled it.
 		p.logger.Error("request failed", zap.Error(err), zap.Int("status", status), zap.String("request_id", requestID),
 			zap.String("method", r.Method), zap.String("host", r.Host), zap.String("path", r.URL.Path))
@@ -127,6 +129,12 @@ func (p *Problem) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	answer := problemOf(err, status)
 	answer.RequestID = requestID
 	return writeJSON(w, "application/problem+json", status, answer)
+}
+
+// isState reports whether err is a state of the gateway or of an upstream, which is
+// told elsewhere and comes in floods.
+func isState(err error) bool {
+	return errors.Is(err, errNotReady) || errors.Is(err, errTooManyRequests) || errors.Is(err, proxy.ErrNoTarget)
 }
 
 func writeJSON(w http.ResponseWriter, contentType string, status int, value any) error {

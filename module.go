@@ -217,6 +217,9 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := registerMetrics(ctx, a.pipelines.Upstreams); err != nil {
+		return fmt.Errorf("registering metrics: %w", err)
+	}
 	a.api = a.newAPI()
 	a.unsubscribe = a.gateway.Subscribe(&gateway.Subscriber{
 		Changed:    a.pipelines.Change,

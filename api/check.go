@@ -100,8 +100,11 @@ func (r *checkRun) value(s *huma.Schema, at *location, v any) bool {
 			message = checkText(s, v)
 		}
 	case json.Number:
-		if s.Type == huma.TypeInteger {
+		switch s.Type {
+		case huma.TypeInteger:
 			message = checkInteger(s, v.String())
+		case huma.TypeNumber:
+			message = checkNumber(s, v.String())
 		}
 	case bool:
 		if s.Type == huma.TypeBoolean {
@@ -143,7 +146,16 @@ func checkInteger(s *huma.Schema, text string) string {
 		return "must be an integer, written without a fraction or an exponent"
 	}
 	// What does not fit 64 bits is out of any bounds.
-	if err != nil || s.Minimum != nil && float64(n) < *s.Minimum || s.Maximum != nil && float64(n) > *s.Maximum {
+	return checkBounds(s, float64(n), err)
+}
+
+func checkNumber(s *huma.Schema, text string) string {
+	n, err := strconv.ParseFloat(text, 64)
+	return checkBounds(s, n, err)
+}
+
+func checkBounds(s *huma.Schema, n float64, err error) string {
+	if err != nil || s.Minimum != nil && n < *s.Minimum || s.Maximum != nil && n > *s.Maximum {
 		return fmt.Sprintf("must be from %s to %s", bound(s.Minimum), bound(s.Maximum))
 	}
 	return ""

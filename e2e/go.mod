@@ -7,6 +7,7 @@ replace github.com/isekai-gateway/isekai => ../
 require (
 	github.com/coder/websocket v1.8.15
 	github.com/getkin/kin-openapi v0.152.0
+	github.com/google/go-cmp v0.7.0
 	github.com/isekai-gateway/isekai v0.0.0
 	github.com/jackc/pgx/v5 v5.12.0
 	golang.org/x/net v0.61.0

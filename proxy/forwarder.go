@@ -158,6 +158,8 @@ func (g *Registry) newForwarder(key string, s settings) (*Forwarder, error) {
 		preserveHost: s.PreserveHost,
 		retry:        newRetryRules(&s.Upstream, len(s.Targets)),
 	}
+	p.observe = func(t *target) { g.observe(p, t) }
+	p.watched = p.breaks || s.Upstream.Health != nil && s.Upstream.Health.Passive != nil
 	if timeouts := s.Upstream.Timeouts; timeouts != nil {
 		p.idle = timeouts.Idle.Duration(0)
 		conn.Timeouts = store.UpstreamTimeouts{Connect: timeouts.Connect, ResponseHeader: timeouts.ResponseHeader}

@@ -21,8 +21,9 @@ const (
 	maxCheckBody         = 64 << 10
 )
 
-// watchInterval is how often changes of health are looked for. What checks and
-// breakers decide takes effect at once; this is for those who are told of it.
+// watchInterval is how often changes of health are looked for that neither checks
+// nor requests notice. It is only about telling: what they decide takes effect at
+// once.
 const watchInterval = 500 * time.Millisecond
 
 // healthChecks are a route's checks in Caddy's form.
@@ -89,7 +90,33 @@ func (t *target) health() int32 {
 	return toldHealthy
 }
 
-// watch tells of changes of health until ctx is done.
+// change is a change of a target's health.
+type change struct {
+	pool   *pool
+	target *target
+	to     int32
+}
+
+// maxChanges is how many changes can wait to be told. Beyond it they only count.
+const maxChanges = 1024
+
+// observe notices a change of a target's health, once however many configurations
+// have the pool, and leaves it to watch to tell of it: requests must not wait for
+// logs and for who listens to events.
+func (g *Registry) observe(p *pool, t *target) {
+	was, now := t.told.Load(), t.health()
+	if now == was || !t.told.CompareAndSwap(was, now) {
+		return
+	}
+	t.changes.Add(1)
+	select {
+	case g.changes <- change{p, t, now}:
+	default:
+	}
+}
+
+// watch tells of changes of health until ctx is done. It looks for those that no
+// request or check has noticed, such as that failures no longer count.
 func (g *Registry) watch(ctx context.Context) {
 	ticker := time.NewTicker(watchInterval)
 	defer ticker.Stop()
@@ -97,34 +124,31 @@ func (g *Registry) watch(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
+		case c := <-g.changes:
+			g.tell(c)
 		case <-ticker.C:
-		}
-		for _, p := range g.pools() {
-			for _, t := range p.targets {
-				g.tell(p, t)
+			for _, p := range g.pools() {
+				for _, t := range p.targets {
+					g.observe(p, t)
+				}
 			}
 		}
 	}
 }
 
-// tell logs a change of health and emits an event, once however many
-// configurations have the pool.
-func (g *Registry) tell(p *pool, t *target) {
-	was, now := t.told.Load(), t.health()
-	if now == was || !t.told.CompareAndSwap(was, now) {
-		return
-	}
-	t.changes.Add(1)
-	event := "upstream_healthy"
-	log, text := g.logger.Info, "upstream is healthy again"
-	switch now {
+// tell logs a change of health and emits an event.
+func (g *Registry) tell(c change) {
+	event, log, text := "upstream_healthy", g.logger.Info, "upstream is healthy again"
+	switch c.to {
 	case toldUnhealthy:
 		event, log, text = "upstream_unhealthy", g.logger.Warn, "upstream is unhealthy"
 	case toldOpen:
 		event, log, text = "upstream_unhealthy", g.logger.Warn, "circuit breaker of upstream is open"
 	}
-	log(text, zap.String("upstream", t.authority), zap.String("pool", p.id))
-	g.events.Emit(g.ctx, event, map[string]any{"upstream": t.authority, "pool": p.id, "breaker_open": now == toldOpen})
+	log(text, zap.String("upstream", c.target.authority), zap.String("pool", c.pool.id))
+	g.events.Emit(g.ctx, event, map[string]any{
+		"upstream": c.target.authority, "pool": c.pool.id, "breaker_open": c.to == toldOpen,
+	})
 }
 
 // pools returns the pools in use.

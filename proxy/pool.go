@@ -43,6 +43,8 @@ type pool struct {
 	idle         time.Duration // see store.UpstreamTimeouts; 0: no bound
 	transport    *http.Transport
 	state        *poolState
+	observe      func(*target) // notices a change of health
+	watched      bool          // whether requests can change a target's health
 }
 
 // newTarget returns the target at one address of a pool. Its place in
@@ -139,6 +141,7 @@ func (p *pool) RoundTrip(r *http.Request) (*http.Response, error) {
 
 // check sends a request that asks for a target's health.
 func (p *pool) check(t *target, r *http.Request) (*http.Response, error) {
+	p.observe(t) // what the check before has found
 	t.lastCheck.Store(time.Now().UnixNano())
 	if r.Host == "" || r.Host == r.URL.Host {
 		r.Host = t.host

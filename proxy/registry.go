@@ -33,6 +33,7 @@ type Registry struct {
 	transports *caddy.UsagePool
 	events     *caddyevents.App
 	logger     *zap.Logger
+	changes    chan change
 	stop       context.CancelFunc
 	watching   sync.WaitGroup
 }
@@ -53,6 +54,7 @@ func NewRegistry(ctx caddy.Context, policy *Policy, states *States) (*Registry, 
 		transports: caddy.NewUsagePool(),
 		events:     events.(*caddyevents.App),
 		logger:     ctx.Logger().Named("upstreams"),
+		changes:    make(chan change, maxChanges),
 	}
 	watch, stop := context.WithCancel(context.Background())
 	g.stop = stop

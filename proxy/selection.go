@@ -16,6 +16,11 @@ func (p *pool) Select(upstreams reverseproxy.UpstreamPool, r *http.Request, w ht
 	if call == nil {
 		return p.policy.Select(upstreams, r, w)
 	}
+	if p.watched {
+		for _, t := range p.targets {
+			p.observe(t)
+		}
+	}
 	if len(call.tried) == 0 && p.allClosed() {
 		u := p.policy.Select(upstreams, r, w)
 		if u == nil || p.admit(call, u) {

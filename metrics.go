@@ -1,0 +1,82 @@
+package isekai
+
+import (
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/isekai-gateway/isekai/proxy"
+)
+
+// upstreamLabels name a target in metrics.
+var upstreamLabels = []string{"pool", "upstream"}
+
+// The metrics of pools of targets, as /api/upstreams has them.
+var (
+	upstreamHealthy = prometheus.NewDesc("isekai_upstream_healthy",
+		"Whether a target may get requests: 1 if its checks pass and its circuit breaker is not open, else 0.", upstreamLabels, nil)
+	upstreamChanges = prometheus.NewDesc("isekai_upstream_health_changes_total",
+		"Changes of whether a target may get requests.", upstreamLabels, nil)
+	upstreamRequests = prometheus.NewDesc("isekai_upstream_requests_total",
+		"Tries of requests to a target.", upstreamLabels, nil)
+	upstreamFailures = prometheus.NewDesc("isekai_upstream_failures_total",
+		"Tries of requests to a target that failed to connect or to answer.", upstreamLabels, nil)
+	upstreamInFlight = prometheus.NewDesc("isekai_upstream_in_flight",
+		"Requests and streams that a target is busy with.", upstreamLabels, nil)
+	upstreamBreakerOpened = prometheus.NewDesc("isekai_upstream_breaker_opened_total",
+		"How often the circuit breaker of a target has opened.", upstreamLabels, nil)
+	upstreamRetries = prometheus.NewDesc("isekai_upstream_retries_total",
+		"Further tries of requests to a pool of targets.", []string{"pool"}, nil)
+	upstreamRetriesDenied = prometheus.NewDesc("isekai_upstream_retries_denied_total",
+		"Further tries of requests that a pool's retry budget did not allow.", []string{"pool"}, nil)
+)
+
+// collector reads the metrics of one configuration when they are asked for.
+type collector struct{ pools func() []proxy.PoolStatus }
+
+// registerMetrics adds the app's metrics to those of its configuration.
+func registerMetrics(ctx caddy.Context, pools func() []proxy.PoolStatus) error {
+	return ctx.GetMetricsRegistry().Register(collector{pools})
+}
+
+// Describe implements prometheus.Collector.
+func (collector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{
+		upstreamHealthy, upstreamChanges, upstreamRequests, upstreamFailures, upstreamInFlight,
+		upstreamBreakerOpened, upstreamRetries, upstreamRetriesDenied,
+	} {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c collector) Collect(ch chan<- prometheus.Metric) {
+	for _, p := range c.pools() {
+		ch <- prometheus.MustNewConstMetric(upstreamRetries, prometheus.CounterValue, float64(p.Retries), p.ID)
+		ch <- prometheus.MustNewConstMetric(upstreamRetriesDenied, prometheus.CounterValue, float64(p.RetriesDenied), p.ID)
+		for _, t := range p.Targets {
+			_, address, _ := strings.Cut(t.URL, "://")
+			send := func(d *prometheus.Desc, kind prometheus.ValueType, value float64) {
+				ch <- prometheus.MustNewConstMetric(d, kind, value, p.ID, address)
+			}
+			healthy := 1.0
+			if t.State != "healthy" || t.Breaker == "open" {
+				healthy = 0
+			}
+			send(upstreamHealthy, prometheus.GaugeValue, healthy)
+			send(upstreamChanges, prometheus.CounterValue, float64(t.Changes))
+			send(upstreamRequests, prometheus.CounterValue, float64(t.Requests))
+			send(upstreamFailures, prometheus.CounterValue, float64(t.Failures))
+			send(upstreamInFlight, prometheus.GaugeValue, float64(t.InFlight))
+			if t.Breaker != "" {
+				send(upstreamBreakerOpened, prometheus.CounterValue, float64(t.BreakerOpened))
+			}
+		}
+	}
+}
+
+// Interface guards
+var (
+	_ prometheus.Collector = collector{}
+)
