@@ -37,7 +37,7 @@ var retryFields = map[string]field{
 
 var healthFields = map[string]field{
 	"active":  {doc: "Asks each target from time to time. {} takes the defaults. Default: no."},
-	"passive": {doc: "Counts each target's failures to connect or to answer, and the answers named here. {} takes the defaults. Default: no."},
+	"passive": {doc: "Counts each target's failures to connect or to answer, and the answers named here. It is a suspicion: if it leaves no target at all, suspected ones are tried. {} takes the defaults. Default: no."},
 }
 
 var activeFields = map[string]field{

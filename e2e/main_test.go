@@ -13,6 +13,10 @@ import (
 var scratch string
 
 func TestMain(m *testing.M) {
+	if address := os.Getenv(upstreamAddressVar); address != "" {
+		fmt.Fprintln(os.Stderr, serveUpstream(address, os.Getenv(upstreamCountVar)))
+		os.Exit(1)
+	}
 	dir, err := os.MkdirTemp("", "isekai-e2e-")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "making a folder for the binary:", err)

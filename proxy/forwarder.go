@@ -215,6 +215,10 @@ func (f *Forwarder) provision(s settings) error {
 		return err
 	}
 	ctx.Context, f.stop = context.WithCancel(ctx.Context)
+	checks := healthChecks(s.Upstream.Health)
+	if passive != nil {
+		p.maxFails = checks.Passive.MaxFails
+	}
 	f.handler = &reverseproxy.Handler{
 		Transport: p,
 		LoadBalancing: &reverseproxy.LoadBalancing{
@@ -222,7 +226,7 @@ func (f *Forwarder) provision(s settings) error {
 			Retries:         p.retry.most,
 			RetryMatch:      caddyhttp.MatcherSets{{granted{}}},
 		},
-		HealthChecks: healthChecks(s.Upstream.Health),
+		HealthChecks: checks,
 		Upstreams:    upstreams,
 	}
 	if err := f.handler.Provision(ctx); err != nil {

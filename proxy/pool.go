@@ -45,6 +45,7 @@ type pool struct {
 	state        *poolState
 	observe      func(*target) // notices a change of health
 	watched      bool          // whether requests can change a target's health
+	maxFails     int           // that make a target unhealthy; 0 without passive checks
 }
 
 // newTarget returns the target at one address of a pool. Its place in

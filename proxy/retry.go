@@ -104,7 +104,10 @@ func (p *pool) mayRepeat(call *Call, r *http.Request, err error) bool {
 // hasOther says whether a target is there that the request was not sent to yet.
 func (p *pool) hasOther(call *Call) bool {
 	for _, t := range p.targets {
-		if t.weight > 0 && t != call.current && !call.hasTried(t) && t.upstream.Available() && t.breaker.wait(time.Now()) == 0 {
+		if t.weight == 0 || t == call.current || call.hasTried(t) || t.breaker.wait(time.Now()) > 0 {
+			continue
+		}
+		if t.upstream.Available() || p.maxFails > 0 && t.suspected(p.maxFails) {
 			return true
 		}
 	}

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"math/rand/v2"
 	"net/http"
 	"slices"
 	"strings"
@@ -23,7 +24,10 @@ func (p *pool) Select(upstreams reverseproxy.UpstreamPool, r *http.Request, w ht
 	}
 	if len(call.tried) == 0 && p.allClosed() {
 		u := p.policy.Select(upstreams, r, w)
-		if u == nil || p.admit(call, u) {
+		if u == nil {
+			return p.lastResort(call)
+		}
+		if p.admit(call, u) {
 			return u
 		}
 	}
@@ -34,7 +38,34 @@ func (p *pool) Select(upstreams reverseproxy.UpstreamPool, r *http.Request, w ht
 	if u := p.selectAmong(call, fresh, r, w); u != nil {
 		return u
 	}
-	return p.selectAmong(call, p.among(call.hasTried), r, w)
+	if u := p.selectAmong(call, p.among(call.hasTried), r, w); u != nil {
+		return u
+	}
+	return p.lastResort(call)
+}
+
+// lastResort chooses a target that is only suspected, by recent failures, when
+// there is no other: rather than to be refused, the request may find out that the
+// target has recovered. What active checks say stands, and so do breakers.
+func (p *pool) lastResort(call *Call) *reverseproxy.Upstream {
+	if p.maxFails == 0 {
+		return nil
+	}
+	for _, again := range []bool{false, true} {
+		for _, i := range rand.Perm(len(p.targets)) {
+			t := p.targets[i]
+			if t.weight > 0 && call.hasTried(t) == again && t.suspected(p.maxFails) && p.admit(call, t.upstream) {
+				return t.upstream
+			}
+		}
+	}
+	return nil
+}
+
+// suspected says whether the target is unhealthy for its failures, not for its
+// checks, as far as can be known.
+func (t *target) suspected(maxFails int) bool {
+	return !t.upstream.Healthy() && t.upstream.Fails() >= maxFails && !t.upstream.Full()
 }
 
 func (p *pool) allClosed() bool {

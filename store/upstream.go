@@ -145,7 +145,8 @@ type ActiveHealth struct {
 }
 
 // PassiveHealth counts a target's failures: those to connect or to answer, and the
-// answers named here.
+// answers named here. It is a suspicion: if it leaves no target at all, suspected
+// ones are tried.
 type PassiveHealth struct {
 	// How many failures within FailDuration make a target unhealthy. Default: 3.
 	MaxFails int `json:"max_fails,omitempty"`
