@@ -62,7 +62,7 @@ func (c *CircuitBreaker) Provision(caddy.Context) error {
 		Window: seconds(c.Window), OpenFor: seconds(c.OpenFor), Slow: seconds(c.Slow),
 	}
 	var errs store.FieldErrors
-	validateBreaker(&errs, settings)
+	validateBreaker(&errs, "", settings)
 	if err := errs.Err(); err != nil {
 		return fmt.Errorf("checking circuit breaker: %w", err)
 	}

@@ -43,7 +43,7 @@ func validatePool(errs *store.FieldErrors, t *Target, u *store.Upstream, policy 
 		validateHealth(errs, u.Health)
 	}
 	if u.CircuitBreaker != nil {
-		validateBreaker(errs, u.CircuitBreaker)
+		validateBreaker(errs, "upstream.circuit_breaker.", u.CircuitBreaker)
 	}
 	if o := u.Timeouts; o != nil {
 		validateSeconds(errs, "upstream.timeouts.connect", o.Connect)
@@ -232,17 +232,18 @@ func validateActive(errs *store.FieldErrors, a *store.ActiveHealth) {
 	validateCount(errs, field+".fails", a.Fails)
 }
 
-func validateBreaker(errs *store.FieldErrors, c *store.CircuitBreaker) {
-	const field = "upstream.circuit_breaker"
+// validateBreaker checks the settings of a circuit breaker, whose fields begin with
+// prefix.
+func validateBreaker(errs *store.FieldErrors, prefix string, c *store.CircuitBreaker) {
 	if !(c.FailureRatio >= 0 && c.FailureRatio <= 1) {
-		errs.Add(field+".failure_ratio", "must be above 0 and up to 1")
+		errs.Add(prefix+"failure_ratio", "must be above 0 and up to 1")
 	}
-	validateCount(errs, field+".min_requests", c.MinRequests)
-	validateCount(errs, field+".probes", c.Probes)
-	validateSeconds(errs, field+".window", c.Window)
-	validateSeconds(errs, field+".open_for", c.OpenFor)
-	validateSeconds(errs, field+".slow", c.Slow)
-	validateStatuses(errs, field+".statuses", c.Statuses, 1)
+	validateCount(errs, prefix+"min_requests", c.MinRequests)
+	validateCount(errs, prefix+"probes", c.Probes)
+	validateSeconds(errs, prefix+"window", c.Window)
+	validateSeconds(errs, prefix+"open_for", c.OpenFor)
+	validateSeconds(errs, prefix+"slow", c.Slow)
+	validateStatuses(errs, prefix+"statuses", c.Statuses, 1)
 }
 
 // PlaceholderTexts are the texts of a route's pool in which Caddy would replace
