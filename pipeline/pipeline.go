@@ -99,7 +99,7 @@ type forward struct{ p *Pipeline }
 
 // ServeHTTP implements caddyhttp.Handler. It points the request to the
 // upstream's path for as long as it is forwarded.
-func (f forward) ServeHTTP(w http.ResponseWriter, r *http.Request) error {
+func (f forward) ServeHTTP(w http.ResponseWriter, r *http.Request) (err error) {
 	x := FromContext(r.Context())
 	path, route := x.Path, f.p.Route
 	// A plugin may have rewritten the path, and not in canonical form.
@@ -115,6 +115,10 @@ func (f forward) ServeHTTP(w http.ResponseWriter, r *http.Request) error {
 	outer := r.URL
 	r.URL = &u
 	defer func() { r.URL = outer }()
+	if held := boundHeld(w); held != nil {
+		defer held.recover(&err)
+		w = held
+	}
 	return f.p.forwarder.ServeHTTP(w, r)
 }
 
