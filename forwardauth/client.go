@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"time"
 
@@ -124,11 +125,9 @@ func (c *Client) Ask(r *http.Request, trusted bool) (*Answer, error) {
 
 // unavailable wraps an error of the exchange.
 func unavailable(ctx context.Context, err error) error {
-	if timeout, ok := errors.AsType[interface {
-		error
-		Timeout() bool
-	}](err); ok && timeout.Timeout() || ctx.Err() != nil {
-		err = errors.Join(err, context.DeadlineExceeded)
+	failed, ok := errors.AsType[net.Error](err)
+	if late := ok && failed.Timeout() || ctx.Err() != nil; late && !errors.Is(err, context.DeadlineExceeded) {
+		err = fmt.Errorf("%w: %w", context.DeadlineExceeded, err)
 	}
 	return fmt.Errorf("%w: %w", ErrUnavailable, err)
 }
