@@ -114,8 +114,7 @@ func question(r *http.Request, trusted bool) http.Header {
 	}
 	if peer, _, err := net.SplitHostPort(r.RemoteAddr); err == nil {
 		peer, _, _ = strings.Cut(peer, "%")
-		chain := append(h["X-Forwarded-For"], peer)
-		h["X-Forwarded-For"] = []string{strings.Join(chain, ", ")}
+		h["X-Forwarded-For"] = []string{strings.Join(append(h["X-Forwarded-For"], peer), ", ")}
 	}
 	return h
 }
