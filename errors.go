@@ -11,6 +11,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 
+	"github.com/isekai-gateway/isekai/forwardauth"
 	"github.com/isekai-gateway/isekai/gateway"
 	"github.com/isekai-gateway/isekai/pipeline"
 	"github.com/isekai-gateway/isekai/proxy"
@@ -75,6 +76,8 @@ func problemOf(err error, status int) problem {
 		p.Detail = pipeline.ErrBadBody.Error()
 	case errors.Is(err, pipeline.ErrBroken):
 		p.Detail = "the route can't be served; the gateway's log says why"
+	case errors.Is(err, forwardauth.ErrUnavailable):
+		p.Detail = forwardauth.ErrUnavailable.Error()
 	case status == http.StatusGatewayTimeout:
 		p.Detail = "the upstream did not answer in time"
 	case status == http.StatusBadGateway:

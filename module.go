@@ -11,6 +11,8 @@
 //     site handles them itself;
 //   - http.handlers.isekai_rate_limit, a rate limit for a whole site;
 //   - http.handlers.isekai_cors, cross-origin resource sharing for a whole site;
+//   - http.handlers.isekai_forward_auth, which asks another service about every
+//     request, for a whole site or as a route's plugin;
 //   - admin.api.isekai, the admin API on Caddy's admin endpoint.
 package isekai
 
@@ -35,6 +37,7 @@ import (
 
 	// Site-wide policies are modules of their own, which one --with brings along.
 	_ "github.com/isekai-gateway/isekai/cors"
+	_ "github.com/isekai-gateway/isekai/forwardauth"
 	_ "github.com/isekai-gateway/isekai/ratelimit"
 )
 
@@ -58,9 +61,14 @@ type App struct {
 	Cache CacheConfig `json:"cache,omitzero"`
 
 	// The handler modules that routes may use as plugins, by their names without
-	// "http.handlers.". A route is code: whoever can write routes can do with a
-	// listed module whatever the module can do. The default ones can read no
-	// file and no environment. Default: headers, encode, rewrite, request_body.
+	// "http.handlers.". Further modules that may stand in them, such as matchers,
+	// are listed by their whole ids, e.g. "http.matchers.vars". A route is code:
+	// whoever can write routes can do with a listed module whatever the module can
+	// do. The default ones, and the matchers, encoders and the password check that
+	// may stand in them in any case, can read no file and no environment and
+	// connect nowhere but where the targets setting allows it. Default: headers,
+	// encode, rewrite, request_body, subroute, static_response, error, intercept,
+	// authentication, isekai_forward_auth.
 	Plugins []string `json:"plugins,omitempty"`
 
 	// Which addresses routes may forward to.

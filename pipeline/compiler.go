@@ -27,7 +27,7 @@ type compiler struct {
 }
 
 // Check checks a row without setting up its plugins: what it matches, its
-// target, upstream and limits, and its plugins' names. All that is wrong comes
+// target, upstream and limits, and which modules its plugins name. All that is wrong comes
 // at once, as store.FieldErrors. Nil arguments take the defaults of Options.
 func Check(row *store.Route, plugins []string, policy *proxy.Policy) error {
 	if plugins == nil {
@@ -61,7 +61,7 @@ func check(row *store.Route, plugins []string, policy *proxy.Policy) (*proxy.Tar
 		checkText(&errs, field, texts[field])
 	}
 	validateLimits(&errs, row)
-	if errs, err = collect(errs, checkPlugins(row.Plugins, plugins)); err != nil {
+	if errs, err = collect(errs, checkPlugins(row.Plugins, plugins, policy)); err != nil {
 		return nil, err
 	}
 	return target, errs.Err()
@@ -154,7 +154,7 @@ func (c *compiler) acquireChain(p *Pipeline, plugins []json.RawMessage) (release
 	}
 	key := string(encoded)
 	value, _, err := c.chains.LoadOrNew(key, func() (caddy.Destructor, error) {
-		return newChain(c.ctx, plugins)
+		return newChain(c.ctx, plugins, c.policy)
 	})
 	if err != nil {
 		return nil, err

@@ -98,9 +98,14 @@ func (p *Pipeline) Serve(w http.ResponseWriter, r *http.Request, x *Exchange) er
 type forward struct{ p *Pipeline }
 
 // ServeHTTP implements caddyhttp.Handler. It points the request to the
-// upstream's path for as long as it is forwarded.
-func (f forward) ServeHTTP(w http.ResponseWriter, r *http.Request) error {
+// upstream's path for as long as it is forwarded. A request that comes out of a
+// subroute's error routes unanswered has been forwarded, or refused, and must not
+// be again: its error goes on.
+func (f forward) ServeHTTP(w http.ResponseWriter, r *http.Request) (err error) {
 	x := FromContext(r.Context())
+	if failed, ok := r.Context().Value(caddyhttp.ErrorCtxKey).(error); ok && x.Context.Value(caddyhttp.ErrorCtxKey) == nil {
+		return failed
+	}
 	path, route := x.Path, f.p.Route
 	// A plugin may have rewritten the path, and not in canonical form.
 	if r.URL.Path != x.url.Path || r.URL.RawPath != x.url.RawPath {
@@ -115,6 +120,10 @@ func (f forward) ServeHTTP(w http.ResponseWriter, r *http.Request) error {
 	outer := r.URL
 	r.URL = &u
 	defer func() { r.URL = outer }()
+	if held := boundHeld(w); held != nil {
+		defer held.recover(&err)
+		w = held
+	}
 	return f.p.forwarder.ServeHTTP(w, r)
 }
 

@@ -32,7 +32,7 @@ type Options struct {
 	CleanupInterval time.Duration
 	MaxSize         int
 
-	// Names of the handler modules that routes may use. Nil: DefaultPlugins.
+	// The modules that routes may use, see DefaultPlugins, which nil stands for.
 	Plugins []string
 
 	// Which addresses routes may forward to. Nil: the default policy.
@@ -150,7 +150,7 @@ func (s *Set) Validate(_ context.Context, row *store.Route) error {
 	if err := Check(row, s.compiler.plugins, s.compiler.policy); err != nil {
 		return err
 	}
-	return dryRun(s.compiler.ctx, row.Plugins)
+	return dryRun(s.compiler.ctx, row.Plugins, s.compiler.policy)
 }
 
 // Change tells of routes that are new, and of those that have changed or are gone.
