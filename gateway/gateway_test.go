@@ -234,9 +234,9 @@ func TestSubscribersHearOfChanges(t *testing.T) {
 
 	var added, dropped atomic.Pointer[[]*routing.Route]
 	cancel := g.Subscribe(&gateway.Subscriber{
-		Changed: func(new, old []*routing.Route) {
-			added.Store(&new)
-			dropped.Store(&old)
+		Changed: func(now, before []*routing.Route) {
+			added.Store(&now)
+			dropped.Store(&before)
 		},
 		CacheStats: func() cache.Stats { return cache.Stats{Size: 7} },
 	})

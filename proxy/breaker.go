@@ -57,13 +57,13 @@ func newBreaker(c *store.CircuitBreaker) *breaker {
 	}
 	window := c.Window.Duration(defaultBreakerWindow)
 	b.cb = gobreaker.NewTwoStepCircuitBreaker[struct{}](gobreaker.Settings{
-		MaxRequests:  uint32(probes), //nolint:gosec // validated
+		MaxRequests:  uint32(probes),
 		Interval:     window,
 		BucketPeriod: max(window/breakerBuckets, time.Millisecond),
 		Timeout:      b.openFor,
 		ReadyToTrip: func(c gobreaker.Counts) bool {
 			judged := c.TotalSuccesses + c.TotalFailures
-			return judged >= uint32(least) && //nolint:gosec // validated
+			return judged >= uint32(least) &&
 				float64(c.TotalFailures) >= ratio*float64(judged)
 		},
 		OnStateChange: func(_ string, _, to gobreaker.State) {

@@ -3,6 +3,7 @@ package proxy
 import (
 	"errors"
 	"net/http"
+	"slices"
 )
 
 // CallKey is the key under which a request's context holds its *Call.
@@ -60,12 +61,7 @@ func (c *Call) end() {
 }
 
 func (c *Call) hasTried(t *target) bool {
-	for _, other := range c.tried {
-		if other == t {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(c.tried, t)
 }
 
 // granted lets reverse_proxy try again if the attempt that has just failed has
@@ -88,7 +84,7 @@ func (e finalError) Is(target error) bool { return errors.Is(e.err, target) }
 
 // Timeout implements net.Error.
 func (e finalError) Timeout() bool {
-	t, ok := e.err.(interface{ Timeout() bool }) //nolint:errorlint // as reverse_proxy asks it
+	t, ok := e.err.(interface{ Timeout() bool })
 	return ok && t.Timeout()
 }
 

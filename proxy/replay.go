@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"errors"
 	"io"
 	"net/http"
 	"sync"
@@ -23,7 +24,7 @@ type replay struct {
 func (b *replay) again() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.total == int64(len(b.kept)) && (b.err == nil || b.err == io.EOF)
+	return b.total == int64(len(b.kept)) && (b.err == nil || errors.Is(b.err, io.EOF))
 }
 
 // attempt returns the body from its start, for one target. Closing it leaves the

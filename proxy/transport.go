@@ -81,7 +81,7 @@ func newTransport(ctx caddy.Context, policy *Policy, conn *connection) (sharedTr
 // dialContext connects to the address of a request's URL. Failures are marked as
 // reverse_proxy marks them, since nothing was sent yet.
 func dialContext(policy *Policy, timeout time.Duration) func(context.Context, string, string) (net.Conn, error) {
-	dialer := &net.Dialer{Timeout: timeout, Control: policy.control}
+	dialer := policy.Dialer(timeout)
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		conn, err := dialer.DialContext(ctx, network, address)
 		if err != nil {

@@ -93,7 +93,7 @@ func (s *WeightedSelection) weight(u *reverseproxy.Upstream) int {
 func (s *WeightedSelection) draw(key, dial string) float64 {
 	var bits uint64
 	if key == "" {
-		bits = rand.Uint64() //nolint:gosec // no secret
+		bits = rand.Uint64()
 	} else {
 		var d xxhash.Digest
 		d.Reset()
