@@ -1,11 +1,18 @@
 package isekai_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/google/go-cmp/cmp"
 )
 
 // TestPoolsLeaveNothing has pools with all that runs in the background come and
@@ -88,4 +95,65 @@ func TestChecksStopWithTheirRoute(t *testing.T) {
 	s.write("PATCH", fmt.Sprintf("/api/routes/%d", id), map[string]any{"enabled": true})
 	before := asked.Load()
 	eventually(t, "the target is asked again", func() bool { return asked.Load() > before })
+}
+
+// eventLog is an event handler that keeps what it hears, for tests.
+type eventLog struct{}
+
+var heard struct {
+	sync.Mutex
+	events []string
+}
+
+func init() { caddy.RegisterModule(eventLog{}) }
+
+// CaddyModule returns the Caddy module information.
+func (eventLog) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "events.handlers.isekai_test", New: func() caddy.Module { return new(eventLog) }}
+}
+
+// Handle implements caddyevents.Handler.
+func (eventLog) Handle(_ context.Context, e caddy.Event) error {
+	heard.Lock()
+	defer heard.Unlock()
+	heard.events = append(heard.events, fmt.Sprint(e.Name(), " ", e.Data["upstream"]))
+	return nil
+}
+
+// TestHealthEvents subscribes to changes of health: two routes share the pool, and
+// each change is heard once.
+func TestHealthEvents(t *testing.T) {
+	s := start(t, func(cfg map[string]any) {
+		cfg["apps"].(map[string]any)["events"] = map[string]any{"subscriptions": []any{map[string]any{
+			"events": []string{"upstream_unhealthy", "upstream_healthy"}, "handlers": []any{map[string]any{"handler": "isekai_test"}},
+		}}}
+	})
+	var sick atomic.Bool
+	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if sick.Load() {
+			w.WriteHeader(http.StatusInternalServerError)
+		}
+	}))
+	t.Cleanup(upstream.Close)
+	for _, path := range []string{"/a", "/b"} {
+		s.create(route{"path": path, "target_url": upstream.URL, "upstream": map[string]any{
+			"health": map[string]any{"active": map[string]any{"interval": 0.01}},
+		}})
+	}
+	address := strings.TrimPrefix(upstream.URL, "http://")
+	var want []string
+	for _, name := range []string{"upstream_unhealthy", "upstream_healthy", "upstream_unhealthy"} {
+		sick.Store(name == "upstream_unhealthy")
+		want = append(want, name+" "+address)
+		eventually(t, name, func() bool {
+			heard.Lock()
+			defer heard.Unlock()
+			return len(heard.events) >= len(want)
+		})
+	}
+	heard.Lock()
+	defer heard.Unlock()
+	if diff := cmp.Diff(want, heard.events); diff != "" {
+		t.Error(diff)
+	}
 }

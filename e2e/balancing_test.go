@@ -24,7 +24,7 @@ func TestBalancing(t *testing.T) {
 		}
 		return string(a.body)
 	}
-	make := func(name string, u *upstreamSettings) route {
+	add := func(name string, u *upstreamSettings) route {
 		t.Helper()
 		return g.create(route{Path: "/" + name, TargetURL: list[0].url(), Upstream: u})
 	}
@@ -37,7 +37,7 @@ func TestBalancing(t *testing.T) {
 	for name, u := range map[string]*upstreamSettings{
 		"default": poolOf(list...), "round_robin": policy("round_robin", nil), "weighted_round_robin": policy("weighted_round_robin", nil),
 	} {
-		r := make(name, u)
+		r := add(name, u)
 		hitsOf(list...)
 		for range 30 {
 			ask(r)
@@ -47,7 +47,7 @@ func TestBalancing(t *testing.T) {
 		}
 	}
 	for _, name := range []string{"", "round_robin", "weighted_round_robin"} {
-		r := make("weighted-"+name, policy(name, nil).weighing(3, 2, 0))
+		r := add("weighted-"+name, policy(name, nil).weighing(3, 2, 0))
 		hitsOf(list...)
 		for range 50 {
 			ask(r)
@@ -57,14 +57,14 @@ func TestBalancing(t *testing.T) {
 		}
 	}
 
-	r := make("first", policy("first", nil))
+	r := add("first", policy("first", nil))
 	for range 10 {
 		if got := ask(r); got != "a" {
 			t.Errorf("first: %s answers", got)
 		}
 	}
 	for name, options := range map[string]map[string]any{"random": nil, "random_choose": {"choose": 2}, "least_conn": nil} {
-		r := make(name, policy(name, options))
+		r := add(name, policy(name, options))
 		hitsOf(list...)
 		// That one of three never comes up in so many draws does not happen.
 		for range 150 {
@@ -81,7 +81,7 @@ func TestBalancing(t *testing.T) {
 
 	// Everyone has the same address here, so one target answers all.
 	for _, name := range []string{"ip_hash", "client_ip_hash"} {
-		r := make(name, policy(name, nil))
+		r := add(name, policy(name, nil))
 		first := ask(r)
 		for range 10 {
 			if got := ask(r); got != first {
@@ -103,7 +103,7 @@ func TestBalancing(t *testing.T) {
 		}},
 	} {
 		for _, weights := range [][]int{nil, {1, 2, 3}} {
-			r := make(fmt.Sprint(name, len(weights)), policy(name, c.options).weighing(weights...))
+			r := add(fmt.Sprint(name, len(weights)), policy(name, c.options).weighing(weights...))
 			seen := map[string]bool{}
 			for i := range 40 {
 				first := ask(r, c.change(i))
