@@ -11,6 +11,8 @@
 //     site handles them itself;
 //   - http.handlers.isekai_rate_limit, a rate limit for a whole site;
 //   - http.handlers.isekai_cors, cross-origin resource sharing for a whole site;
+//   - http.handlers.isekai_mirror, copies of a whole site's requests for another
+//     server;
 //   - admin.api.isekai, the admin API on Caddy's admin endpoint.
 package isekai
 
@@ -206,6 +208,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 		Policy:          policy,
 		DrainTimeout:    time.Duration(a.DrainTimeout),
 		Limiter:         a.gateway.Limiter,
+		Mirror:          a.gateway.Mirror,
 	})
 	if err != nil {
 		return err

@@ -100,8 +100,11 @@ func (r *checkRun) value(s *huma.Schema, at *location, v any) bool {
 			message = checkText(s, v)
 		}
 	case json.Number:
-		if s.Type == huma.TypeInteger {
+		switch s.Type {
+		case huma.TypeInteger:
 			message = checkInteger(s, v.String())
+		case huma.TypeNumber:
+			message = checkNumber(s, v.String())
 		}
 	case bool:
 		if s.Type == huma.TypeBoolean {
@@ -147,6 +150,18 @@ func checkInteger(s *huma.Schema, text string) string {
 		return fmt.Sprintf("must be from %s to %s", bound(s.Minimum), bound(s.Maximum))
 	}
 	return ""
+}
+
+func checkNumber(s *huma.Schema, text string) string {
+	n, err := strconv.ParseFloat(text, 64)
+	above := s.ExclusiveMinimum
+	switch {
+	case err == nil && (s.Minimum == nil || n >= *s.Minimum) && (above == nil || n > *above) && (s.Maximum == nil || n <= *s.Maximum):
+		return ""
+	case above != nil:
+		return fmt.Sprintf("must be above %s and at most %s", bound(above), bound(s.Maximum))
+	}
+	return fmt.Sprintf("must be from %s to %s", bound(s.Minimum), bound(s.Maximum))
 }
 
 func bound(f *float64) string {
