@@ -3,6 +3,7 @@ package mirror
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"net/http"
 	"net/url"
@@ -86,7 +87,7 @@ func (c *Copy) keep(p []byte, err error) {
 	c.body = append(c.body, p...)
 	switch {
 	case err == nil:
-	case err == io.EOF && (c.length < 0 || int64(len(c.body)) == c.length):
+	case errors.Is(err, io.EOF) && (c.length < 0 || int64(len(c.body)) == c.length):
 		c.settled = true
 		c.trailer = c.source.Trailer.Clone()
 		queue.push(c)

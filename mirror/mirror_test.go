@@ -2,6 +2,7 @@ package mirror_test
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -349,8 +350,8 @@ func TestSettings(t *testing.T) {
 	}
 	for _, tt := range tests {
 		var got store.FieldErrors
-		if err := tt.settings.Validate(); err != nil {
-			got = err.(store.FieldErrors)
+		if err := tt.settings.Validate(); err != nil && !errors.As(err, &got) {
+			t.Errorf("%+v: %v", tt.settings, err)
 		}
 		ignore := cmp.FilterPath(func(p cmp.Path) bool { return p.Last().String() == ".Message" }, cmp.Ignore())
 		if diff := cmp.Diff(tt.want, got, ignore); diff != "" {
