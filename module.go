@@ -13,6 +13,8 @@
 //   - http.handlers.isekai_cors, cross-origin resource sharing for a whole site;
 //   - http.handlers.isekai_forward_auth, which asks another service about every
 //     request, for a whole site or as a route's plugin;
+//   - http.handlers.isekai_mirror, copies of a whole site's requests for another
+//     server;
 //   - admin.api.isekai, the admin API on Caddy's admin endpoint.
 package isekai
 
@@ -221,6 +223,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 		DrainTimeout:    time.Duration(a.DrainTimeout),
 		Limiter:         a.gateway.Limiter,
 		States:          shared.upstreams,
+		Mirror:          a.gateway.Mirror,
 	})
 	if err != nil {
 		return err

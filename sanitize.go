@@ -9,6 +9,7 @@ import (
 	"github.com/google/uuid"
 	"golang.org/x/net/http/httpguts"
 
+	"github.com/isekai-gateway/isekai/mirror"
 	"github.com/isekai-gateway/isekai/pipeline"
 )
 
@@ -21,6 +22,7 @@ func sanitize(r *http.Request, x *pipeline.Exchange) {
 			delete(r.Header, name)
 		}
 	}
+	mirror.Sanitize(r.Header)
 	r.Header["X-Request-Id"] = []string{x.RequestID}
 }
 

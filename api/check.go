@@ -149,16 +149,23 @@ func checkInteger(s *huma.Schema, text string) string {
 	return checkBounds(s, float64(n), err)
 }
 
-func checkNumber(s *huma.Schema, text string) string {
-	n, err := strconv.ParseFloat(text, 64)
-	return checkBounds(s, n, err)
-}
-
 func checkBounds(s *huma.Schema, n float64, err error) string {
 	if err != nil || s.Minimum != nil && n < *s.Minimum || s.Maximum != nil && n > *s.Maximum {
 		return fmt.Sprintf("must be from %s to %s", bound(s.Minimum), bound(s.Maximum))
 	}
 	return ""
+}
+
+func checkNumber(s *huma.Schema, text string) string {
+	n, err := strconv.ParseFloat(text, 64)
+	above := s.ExclusiveMinimum
+	switch {
+	case err == nil && (s.Minimum == nil || n >= *s.Minimum) && (above == nil || n > *above) && (s.Maximum == nil || n <= *s.Maximum):
+		return ""
+	case above != nil:
+		return fmt.Sprintf("must be above %s and at most %s", bound(above), bound(s.Maximum))
+	}
+	return fmt.Sprintf("must be from %s to %s", bound(s.Minimum), bound(s.Maximum))
 }
 
 func bound(f *float64) string {

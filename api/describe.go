@@ -6,6 +6,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"github.com/isekai-gateway/isekai/mirror"
 	"github.com/isekai-gateway/isekai/ratelimit"
 	"github.com/isekai-gateway/isekai/store"
 )
@@ -19,6 +20,7 @@ type field struct {
 	required  bool
 	readOnly  bool
 	min, max  float64 // if they differ
+	above     bool    // min itself is too small
 	maxLength int     // bytes of a text, or of each value of a map
 	maxCount  int     // items or entries
 	enum      []any
@@ -46,6 +48,7 @@ var routeFields = map[string]field{
 	"merge_slashes": {doc: "Whether repeated slashes in the request path are merged, instead of being answered 400. Default: false.", byDefault: false},
 	"upstream":      {doc: "Which targets to forward to, and how."},
 	"limits":        {doc: "How rate_limit is counted."},
+	"mirror":        {doc: "Another server that gets copies of the requests. It never delays or fails them. Default: none."},
 	"plugins":       {doc: "Caddy HTTP handler modules to run in order before forwarding, each as in Caddy's JSON. Which are allowed is set in Caddy's configuration. Default: none.", maxCount: 100},
 	"labels":        {doc: "Labels for people and filters. Default: none.", example: map[string]string{"team": "shop"}, maxLength: 200, maxCount: 64},
 	"revision":      {doc: "The number of the last change to this route.", example: int64(1), required: true, readOnly: true},
@@ -60,6 +63,14 @@ var limitsFields = map[string]field{
 	"key":    {doc: "What is counted apart: any text with Caddy placeholders. IPv6 addresses count per /64. Default: {client_ip}.", byDefault: "{client_ip}", maxLength: 1024},
 }
 
+var mirrorFields = map[string]field{
+	"target_url": {doc: "Where copies go: http, https or h2c, under the same rules as the route's target_url. The path that the upstream gets is appended to its path, which can name no parameters.",
+		example: "http://10.0.0.9:9000", required: true, maxLength: 4096},
+	"sample":   {doc: "The part of the requests that is copied, above 0, at random. Default: 1, all of them.", byDefault: mirror.DefaultSample, above: true, max: 1, example: 0.1},
+	"body_max": {doc: "The most bytes of a request's body; requests with longer ones are not copied. Default: 65536.", byDefault: mirror.DefaultBodyMax, min: 1, max: mirror.MaxBodyMax},
+	"timeout":  {doc: "How many seconds the mirror may take to answer a copy, connecting included. Default: 10.", byDefault: int(mirror.DefaultTimeout / time.Second), min: 1, max: float64(mirror.MaxTimeout / time.Second)},
+}
+
 // TransformSchema implements huma.SchemaTransformer.
 func (route) TransformSchema(r huma.Registry, s *huma.Schema) *huma.Schema {
 	describe(s, routeFields)
@@ -72,6 +83,7 @@ func (route) TransformSchema(r huma.Registry, s *huma.Schema) *huma.Schema {
 	}
 	describeUpstream(r, s.Properties["upstream"])
 	describe(r.SchemaFromRef(s.Properties["limits"].Ref), limitsFields)
+	describe(r.SchemaFromRef(s.Properties["mirror"].Ref), mirrorFields)
 	return s
 }
 
@@ -97,6 +109,9 @@ func (f field) describe(s *huma.Schema) {
 	}
 	if f.min != f.max {
 		s.Minimum, s.Maximum = &f.min, &f.max
+	}
+	if f.above {
+		s.Minimum, s.ExclusiveMinimum = nil, &f.min
 	}
 	text := s
 	if values, ok := s.AdditionalProperties.(*huma.Schema); ok {

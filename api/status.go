@@ -34,6 +34,19 @@ type (
 		Refused  int64 `json:"refused" doc:"Answered 4xx."`
 		Failed   int64 `json:"failed" doc:"Answered 5xx, or broken off."`
 	}
+	mirrorStats struct {
+		Sent    int64         `json:"sent" doc:"Copies that a mirror has answered, whatever the answer."`
+		Failed  int64         `json:"failed" doc:"Copies that could not be delivered or were not answered in time."`
+		Waiting int64         `json:"waiting" doc:"Copies that wait to be sent now."`
+		Dropped mirrorDropped `json:"dropped" doc:"What was to be copied but was not sent, by reason."`
+	}
+	mirrorDropped struct {
+		QueueFull  int64 `json:"queue_full" doc:"No room, mostly since a mirror is slow or down."`
+		TooLarge   int64 `json:"too_large" doc:"The body was longer than body_max."`
+		Incomplete int64 `json:"incomplete" doc:"The body was not read to its end: the client broke it off, or the answer came early."`
+		Skipped    int64 `json:"skipped" doc:"Upgrades, gRPC, requests with Expect, and copies themselves."`
+		Shutdown   int64 `json:"shutdown" doc:"Waiting or being sent when a configuration or the process ended."`
+	}
 	storeStatus struct {
 		Up       bool      `json:"up" doc:"Whether the last contact with the store went well."`
 		Since    time.Time `json:"since,omitzero" doc:"Since when it is so. Absent before the first contact."`
@@ -58,6 +71,7 @@ type (
 		Cache     cacheStats     `json:"cache" doc:"The cache of compiled routes, since the gateway's start or the last reload."`
 		Store     storeStatus    `json:"store" doc:"The route store and its connections."`
 		Requests  requestStats   `json:"requests" doc:"Requests since the gateway was opened."`
+		Mirror    mirrorStats    `json:"mirror" doc:"Copies of requests for mirrors, of routes and of isekai_mirror handlers, since the gateway was opened."`
 	}
 )
 
@@ -103,7 +117,7 @@ func (s *server) health(context.Context, *struct{}) (*healthOutput, error) {
 
 func (s *server) status(context.Context, *struct{}) (*statusOutput, error) {
 	g := s.cfg.Gateway
-	st, h := g.StoreStatus(), g.Health()
+	st, h, copies := g.StoreStatus(), g.Health(), g.MirrorStats()
 	body := status{
 		Version:   s.cfg.Version,
 		GoVersion: runtime.Version(),
@@ -117,6 +131,10 @@ func (s *server) status(context.Context, *struct{}) (*statusOutput, error) {
 			Driver: st.Driver, MaxConns: st.MaxConns, Open: st.Open, InUse: st.InUse,
 		},
 		Requests: requestStats(g.Requests.Snapshot()),
+		Mirror: mirrorStats{
+			Sent: copies.Sent, Failed: copies.Failed, Waiting: copies.Waiting,
+			Dropped: mirrorDropped(copies.Dropped),
+		},
 	}
 	if table := g.Table(); table != nil {
 		body.Routes = routeCounts{Total: table.Len(), Served: table.Served(), Broken: table.Broken()}

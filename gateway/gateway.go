@@ -15,6 +15,7 @@ import (
 
 	"github.com/isekai-gateway/isekai/cache"
 	"github.com/isekai-gateway/isekai/internal/worker"
+	"github.com/isekai-gateway/isekai/mirror"
 	"github.com/isekai-gateway/isekai/ratelimit"
 	"github.com/isekai-gateway/isekai/routing"
 	"github.com/isekai-gateway/isekai/store"
@@ -57,6 +58,9 @@ type Config struct {
 type Gateway struct {
 	// Limiter holds the counters of the routes' rate limits.
 	Limiter *ratelimit.Limiter
+
+	// Mirror holds the copies of requests that wait for the routes' mirrors.
+	Mirror *mirror.Queue
 
 	// Requests counts what the handlers did.
 	Requests RequestCounters
@@ -101,6 +105,7 @@ func Open(cfg Config) (*Gateway, error) {
 	}
 	g := &Gateway{
 		Limiter:   ratelimit.New(ratelimit.Config{}),
+		Mirror:    mirror.NewQueue(mirror.DefaultLimits(), cfg.Log),
 		cfg:       cfg,
 		store:     st,
 		workers:   worker.New(cfg.Log),
@@ -121,6 +126,7 @@ func Open(cfg Config) (*Gateway, error) {
 // Close stops and joins all workers and closes the store.
 func (g *Gateway) Close() error {
 	g.workers.Stop()
+	g.Mirror.Close()
 	g.Limiter.Close()
 	if err := g.store.Close(); err != nil {
 		return fmt.Errorf("closing store: %w", err)

@@ -7,6 +7,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/isekai-gateway/isekai/cache"
+	"github.com/isekai-gateway/isekai/mirror"
 )
 
 // RequestCounters count requests since the gateway was opened. The zero value
@@ -71,13 +72,17 @@ func (g *Gateway) CacheStats() cache.Stats {
 	return sum
 }
 
+// MirrorStats returns what became of the copies for mirrors in this process: the
+// routes', and those of the sites' isekai_mirror handlers.
+func (g *Gateway) MirrorStats() mirror.Stats { return g.Mirror.Stats().Add(mirror.SiteStats()) }
+
 // logStats writes the periodic line with the counters.
 func (g *Gateway) logStats(context.Context) {
 	table := g.Table()
 	if table == nil {
 		return
 	}
-	requests, cached := g.Requests.Snapshot(), g.CacheStats()
+	requests, cached, copies := g.Requests.Snapshot(), g.CacheStats(), g.MirrorStats()
 	g.cfg.Log().Info("stats",
 		zap.Int64("requests", requests.Total),
 		zap.Int64("in_flight", requests.InFlight),
@@ -90,5 +95,12 @@ func (g *Gateway) logStats(context.Context) {
 		zap.Uint64("cache_hits", cached.Hits),
 		zap.Uint64("cache_misses", cached.Misses),
 		zap.Uint64("cache_evictions", cached.Evictions),
+		zap.Int64("mirror_sent", copies.Sent),
+		zap.Int64("mirror_failed", copies.Failed),
+		zap.Int64("mirror_queue_full", copies.Dropped.QueueFull),
+		zap.Int64("mirror_too_large", copies.Dropped.TooLarge),
+		zap.Int64("mirror_incomplete", copies.Dropped.Incomplete),
+		zap.Int64("mirror_skipped", copies.Dropped.Skipped),
+		zap.Int64("mirror_shutdown", copies.Dropped.Shutdown),
 	)
 }

@@ -24,6 +24,7 @@ func TestCheck(t *testing.T) {
 			}
 		}
 	}
+	sample := func(f float64) *float64 { return &f }
 	tests := []struct {
 		name   string
 		edit   func(*store.Route)
@@ -56,6 +57,19 @@ func TestCheck(t *testing.T) {
 		}, []string{"upstream.tls", "upstream.tls.server_name", "upstream.tls.ca"}},
 		{"metadata service", func(row *store.Route) { row.TargetURL = "http://169.254.169.254" }, []string{"target_url"}},
 
+		{"mirror", func(row *store.Route) {
+			row.Mirror = &store.Mirror{TargetURL: "https://next.example.com/base", Sample: sample(0.5), BodyMax: 1 << 20, Timeout: 60}
+		}, nil},
+		{"mirror without a target", func(row *store.Route) { row.Mirror = new(store.Mirror) }, []string{"mirror.target_url"}},
+		{"mirror of a parameter", func(row *store.Route) {
+			row.Path, row.Mirror = "/a/{id}", &store.Mirror{TargetURL: "http://10.0.0.9/{id}"}
+		}, []string{"mirror.target_url"}},
+		{"mirror to the metadata service", func(row *store.Route) {
+			row.Mirror = &store.Mirror{TargetURL: "http://169.254.169.254"}
+		}, []string{"mirror.target_url"}},
+		{"mirror and its bounds", func(row *store.Route) {
+			row.Mirror = &store.Mirror{TargetURL: "10.0.0.9", Sample: sample(0), BodyMax: 1<<20 + 1, Timeout: 61}
+		}, []string{"mirror.target_url", "mirror.sample", "mirror.body_max", "mirror.timeout"}},
 		{"default plugins", plugins(
 			`{"handler":"headers","request":{"set":{"X-A":["{http.request.host}"]}}}`,
 			`{"handler":"encode","encodings":{"gzip":{},"zstd":{"level":"better"}}}`,

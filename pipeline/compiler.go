@@ -10,6 +10,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/isekai-gateway/isekai/mirror"
 	"github.com/isekai-gateway/isekai/proxy"
 	"github.com/isekai-gateway/isekai/ratelimit"
 	"github.com/isekai-gateway/isekai/routing"
@@ -24,6 +25,8 @@ type compiler struct {
 	forwarders *proxy.Registry
 	chains     *caddy.UsagePool
 	limiter    *ratelimit.Limiter
+	mirrors    *caddy.UsagePool
+	copies     *mirror.Queue
 }
 
 // Check checks a row without setting up its plugins: what it matches, its
@@ -61,6 +64,9 @@ func check(row *store.Route, plugins []string, policy *proxy.Policy) (*proxy.Tar
 		checkText(&errs, field, texts[field])
 	}
 	validateLimits(&errs, row)
+	if err := validateMirror(&errs, row, policy); err != nil {
+		return nil, err
+	}
 	if errs, err = collect(errs, checkPlugins(row.Plugins, plugins, policy)); err != nil {
 		return nil, err
 	}
@@ -124,6 +130,9 @@ func (c *compiler) compile(route *routing.Route) (*Pipeline, error) {
 	if route.RateLimit > 0 {
 		p.limit = newLimit(route, c.limiter)
 	}
+	if p.mirror, err = c.acquireMirror(route.Route); err != nil {
+		return nil, err
+	}
 	err = proxy.Serialize(func() error {
 		p.forwarder, err = c.forwarders.Acquire(target, route.Upstream, route.PreserveHost)
 		if err != nil {
@@ -136,7 +145,7 @@ func (c *compiler) compile(route *routing.Route) (*Pipeline, error) {
 		return nil
 	})
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, p.mirror.dispose())
 	}
 	p.refs.Store(1)
 	return p, nil

@@ -31,6 +31,7 @@ type Pipeline struct {
 	handler   caddyhttp.Handler // the plugins, with forward at their end
 	chain     func() error      // gives the plugins back
 	limit     *limit
+	mirror    mirrored
 
 	err error // why there is nothing to run
 
@@ -124,6 +125,7 @@ func (f forward) ServeHTTP(w http.ResponseWriter, r *http.Request) (err error) {
 		defer held.recover(&err)
 		w = held
 	}
+	defer f.p.mirror.begin(r)()
 	return f.p.forwarder.ServeHTTP(w, r)
 }
 

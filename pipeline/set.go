@@ -15,6 +15,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/isekai-gateway/isekai/cache"
+	"github.com/isekai-gateway/isekai/mirror"
 	"github.com/isekai-gateway/isekai/proxy"
 	"github.com/isekai-gateway/isekai/ratelimit"
 	"github.com/isekai-gateway/isekai/routing"
@@ -47,6 +48,9 @@ type Options struct {
 
 	// What pools of targets have learned. Nil: a new one.
 	States *proxy.States
+
+	// Where the copies for the routes' mirrors wait.
+	Mirror *mirror.Queue
 }
 
 // Set holds the pipelines of one Caddy configuration. It is safe for concurrent
@@ -88,6 +92,8 @@ func NewSet(ctx caddy.Context, o Options) (*Set, error) {
 		plugins: o.Plugins,
 		chains:  caddy.NewUsagePool(),
 		limiter: o.Limiter,
+		mirrors: caddy.NewUsagePool(),
+		copies:  o.Mirror,
 	}
 	// A reload cancels the context while pipelines still have requests.
 	s.compiler.ctx.Context = context.WithoutCancel(ctx.Context)
@@ -266,7 +272,7 @@ func (s *Set) disposeNow(p *Pipeline) {
 		if p.err != nil {
 			return
 		}
-		if err := errors.Join(p.chain(), p.forwarder.Release()); err != nil {
+		if err := errors.Join(p.chain(), p.forwarder.Release(), p.mirror.dispose()); err != nil {
 			s.logger.Warn("cleaning up a pipeline", zap.Int64("route", p.Route.ID), zap.Error(err))
 		}
 	})

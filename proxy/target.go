@@ -195,6 +195,10 @@ func (t *Target) Path(pattern *routing.Pattern, matched, path string, strip bool
 	return t.base + path
 }
 
+// Append returns path, in canonical form, below the path of a target that names
+// no parameters.
+func (t *Target) Append(path string) string { return t.base + path }
+
 // rewritten fills the parameters' values into the target's path.
 func (t *Target) rewritten(pattern *routing.Pattern, matched string) string {
 	var buf [8]routing.Param

@@ -101,6 +101,9 @@ type Spec struct {
 	// How rate_limit is counted.
 	Limits *Limits `json:"limits,omitempty"`
 
+	// Another server that gets copies of the route's requests. Default: none.
+	Mirror *Mirror `json:"mirror,omitempty"`
+
 	// Caddy HTTP handler modules to run, in order, before forwarding; each is an
 	// object with the key "handler", as in Caddy's JSON. Which modules may stand
 	// here is the allow-list "plugins" of the isekai app.
@@ -118,6 +121,27 @@ type Limits struct {
 	// What is counted apart: any text with Caddy placeholders. Default:
 	// "{client_ip}", with IPv6 addresses counted per /64.
 	Key string `json:"key,omitempty"`
+}
+
+// Mirror is a server that gets copies of a route's requests, with the path and the
+// header that the upstream gets. Its answers are thrown away, and nothing that it
+// does delays or fails the request.
+type Mirror struct {
+	// The mirror's URL, "http://", "https://" or "h2c://". The upstream's path is
+	// appended to its path, which can name no parameters. Required.
+	TargetURL string `json:"target_url"`
+
+	// The part of the requests that is copied, above 0 and at most 1, at random.
+	// Default: 1, all of them.
+	Sample *float64 `json:"sample,omitempty"`
+
+	// The most bytes of a request's body, 1 to 1,048,576; requests with longer
+	// ones are not copied. Default: 65536.
+	BodyMax int `json:"body_max,omitempty"`
+
+	// How many seconds the mirror may take to answer a copy, 1 to 60, connecting
+	// included. Default: 10.
+	Timeout int `json:"timeout,omitempty"`
 }
 
 // Defaults and bounds of the classic columns.
