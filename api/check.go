@@ -146,11 +146,7 @@ func checkInteger(s *huma.Schema, text string) string {
 		return "must be an integer, written without a fraction or an exponent"
 	}
 	// What does not fit 64 bits is out of any bounds.
-	return checkBounds(s, float64(n), err)
-}
-
-func checkBounds(s *huma.Schema, n float64, err error) string {
-	if err != nil || s.Minimum != nil && n < *s.Minimum || s.Maximum != nil && n > *s.Maximum {
+	if err != nil || s.Minimum != nil && float64(n) < *s.Minimum || s.Maximum != nil && float64(n) > *s.Maximum {
 		return fmt.Sprintf("must be from %s to %s", bound(s.Minimum), bound(s.Maximum))
 	}
 	return ""

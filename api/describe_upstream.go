@@ -30,7 +30,7 @@ var retryFields = map[string]field{
 	"methods":        {doc: "The methods that may be repeated once a target may have seen the request. Default: GET, HEAD, OPTIONS, PUT, DELETE.", example: []string{"GET", "POST"}, maxCount: 16},
 	"statuses":       {doc: "The statuses of answers that count as failures to repeat. Default: none.", example: []int{502, 503}, maxCount: 64},
 	"body_max":       {doc: "The most bytes of a request's body that are kept for a repetition; requests with longer bodies are not repeated. Default: 65536.", byDefault: 65536, min: 1, max: proxy.MaxReplayBytes},
-	"backoff":        {doc: "Seconds to wait before the same target is tried again; others are tried at once. Default: 0.05.", byDefault: 0.05, max: proxy.MaxSeconds},
+	"backoff":        {doc: "Seconds to wait before the same target is tried again; others are tried at once. Default: 0.05.", byDefault: 0.05, min: 0.001, max: proxy.MaxSeconds},
 	"budget_percent": {doc: "Repetitions, in per cent of the pool's requests of the last 10 seconds. Default: 20.", byDefault: 20, max: 100},
 	"budget_min":     {doc: "Repetitions per second that are allowed however few requests there are. Default: 3.", byDefault: 3, max: 1000},
 }
@@ -46,8 +46,8 @@ var activeFields = map[string]field{
 	"host":          {doc: "The Host to send. Default: the target's.", maxLength: 253},
 	"headers":       {doc: "Header fields to send. Default: none.", maxLength: 1024, maxCount: 32},
 	"body":          {doc: "The request's body. Default: none.", maxLength: 16 << 10},
-	"interval":      {doc: "Seconds between two requests. Default: 30.", byDefault: 30, max: proxy.MaxSeconds},
-	"timeout":       {doc: "Seconds to wait for the answer. Default: 5.", byDefault: 5, max: proxy.MaxSeconds},
+	"interval":      {doc: "Seconds between two requests. Default: 30.", byDefault: 30, min: 0.001, max: proxy.MaxSeconds},
+	"timeout":       {doc: "Seconds to wait for the answer. Default: 5.", byDefault: 5, min: 0.001, max: proxy.MaxSeconds},
 	"expect_status": {doc: "The status that a healthy target answers, or the first digit of several. Default: 2.", byDefault: 2, min: 1, max: 599},
 	"expect_body":   {doc: "A regular expression (RE2) that is found in a healthy target's answer, of which 64 KiB are read. Default: none.", maxLength: 1024},
 	"passes":        {doc: "How many checks in a row must pass until a target is healthy again. Default: 1.", byDefault: 1, min: 1, max: proxy.MaxCount},
@@ -56,23 +56,23 @@ var activeFields = map[string]field{
 
 var passiveFields = map[string]field{
 	"max_fails":         {doc: "How many failures within fail_duration make a target unhealthy. Default: 3.", byDefault: 3, min: 1, max: proxy.MaxCount},
-	"fail_duration":     {doc: "Seconds for which a failure counts. Default: 30.", byDefault: 30, max: proxy.MaxSeconds},
+	"fail_duration":     {doc: "Seconds for which a failure counts. Default: 30.", byDefault: 30, min: 0.001, max: proxy.MaxSeconds},
 	"unhealthy_status":  {doc: "The statuses that are failures, or the first digits of several. Default: none.", example: []int{500, 503}, maxCount: 64},
 	"unhealthy_latency": {doc: "Seconds after which an answer that has not begun is a failure; 0 for never. Default: 0.", byDefault: 0, max: proxy.MaxSeconds},
 }
 
 var breakerFields = map[string]field{
-	"failure_ratio": {doc: "The share of failures, above 0 and up to 1, at which it opens. Default: 0.5.", byDefault: 0.5, max: 1},
+	"failure_ratio": {doc: "The share of failures, above 0 and up to 1, at which it opens. Default: 0.5.", byDefault: 0.5, above: true, max: 1},
 	"min_requests":  {doc: "The requests in the window below which it does not open. Default: 20.", byDefault: 20, min: 1, max: proxy.MaxCount},
-	"window":        {doc: "The window, in seconds, that slides over the requests that count. Default: 10.", byDefault: 10, max: proxy.MaxSeconds},
-	"open_for":      {doc: "Seconds that it stays open before it tries. Default: 10.", byDefault: 10, max: proxy.MaxSeconds},
+	"window":        {doc: "The window, in seconds, that slides over the requests that count. Default: 10.", byDefault: 10, min: 0.001, max: proxy.MaxSeconds},
+	"open_for":      {doc: "Seconds that it stays open before it tries. Default: 10.", byDefault: 10, min: 0.001, max: proxy.MaxSeconds},
 	"probes":        {doc: "How many requests are let through to try, all of which must succeed. Default: 3.", byDefault: 3, min: 1, max: proxy.MaxCount},
 	"statuses":      {doc: "The statuses that are failures, or the first digits of several. Default: 5.", example: []int{500, 503}, maxCount: 64},
 	"slow":          {doc: "Seconds after which an answer that has not begun is a failure; 0 for never. Default: 0.", byDefault: 0, max: proxy.MaxSeconds},
 }
 
 var timeoutFields = map[string]field{
-	"connect":         {doc: "Seconds that connecting may take, without TLS. Default: 5.", byDefault: 5, max: proxy.MaxSeconds},
+	"connect":         {doc: "Seconds that connecting may take, without TLS. Default: 5.", byDefault: 5, min: 0.001, max: proxy.MaxSeconds},
 	"response_header": {doc: "Seconds that the answer's header may take once the request was sent; 0 for as long as the route's timeout. Default: 0.", byDefault: 0, max: proxy.MaxSeconds},
 	"idle":            {doc: "Seconds that the target may be silent between two parts of the answer's body; 0 for as long as the route's timeout. Default: 0.", byDefault: 0, max: proxy.MaxSeconds},
 }
