@@ -2,13 +2,13 @@ package isekai
 
 import (
 	"net/http"
-	"net/textproto"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/google/uuid"
 	"golang.org/x/net/http/httpguts"
 
+	"github.com/isekai-gateway/isekai/internal/fields"
 	"github.com/isekai-gateway/isekai/mirror"
 	"github.com/isekai-gateway/isekai/pipeline"
 )
@@ -18,32 +18,16 @@ import (
 func sanitize(r *http.Request, x *pipeline.Exchange) {
 	dropConnectionHeaders(r.Header)
 	if trusted, _ := caddyhttp.GetVar(r.Context(), caddyhttp.TrustedProxyVarKey).(bool); !trusted {
-		for _, name := range spoofable {
-			delete(r.Header, name)
-		}
+		fields.Drop(r.Header, fields.Claims)
+		fields.Drop(r.Header, asked)
 	}
 	mirror.Sanitize(r.Header)
 	r.Header["X-Request-Id"] = []string{x.RequestID}
 }
 
-// spoofable are fields by which proxies tell upstreams who the client is and
-// what it asked for, in canonical form. Only trusted proxies may set them.
-// X-Forwarded-For, -Proto and -Host are not here: forwarding rebuilds them.
-var spoofable = []string{
-	"Forwarded", // RFC 7239
-	"X-Real-Ip",
-	"True-Client-Ip",
-	"X-Client-Ip",
-	"X-Cluster-Client-Ip",
-	"Cf-Connecting-Ip",
-	"Fastly-Client-Ip",
-	"X-Forwarded-Port",
-	"X-Forwarded-Prefix",
-	"X-Forwarded-Server",
-	"X-Forwarded-Ssl",
-	"X-Original-Url",
-	"X-Rewrite-Url",
-}
+// asked are fields by which a client could tell an upstream that it asked for
+// something else, in canonical form.
+var asked = []string{"X-Original-Url", "X-Rewrite-Url"}
 
 // dropConnectionHeaders removes the fields that the Connection field names (RFC
 // 9110, 7.6.1). Forwarding does so too, but only after the plugins have run: a
@@ -56,12 +40,9 @@ func dropConnectionHeaders(h http.Header) {
 	}
 	upgrade := httpguts.HeaderValuesContainsToken(h["Connection"], "upgrade") &&
 		len(h["Upgrade"]) == 1 && !strings.HasPrefix(strings.ToLower(h["Upgrade"][0]), "h2c")
-	for _, line := range h["Connection"] {
-		for name := range strings.SplitSeq(line, ",") {
-			name = textproto.CanonicalMIMEHeaderKey(textproto.TrimString(name))
-			if name != "Upgrade" && name != "Te" {
-				delete(h, name)
-			}
+	for name := range fields.NamedByConnection(h) {
+		if name != "Upgrade" && name != "Te" {
+			delete(h, name)
 		}
 	}
 	delete(h, "Connection")

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/isekai-gateway/isekai/internal/fields"
 	"github.com/isekai-gateway/isekai/proxy"
 )
 
@@ -106,7 +107,7 @@ func (c *Client) Ask(r *http.Request, trusted bool) (*Answer, error) {
 	if resp.StatusCode < 200 {
 		return nil, unavailable(ctx, fmt.Errorf("status %d was not asked for", resp.StatusCode))
 	}
-	removeHopByHop(resp.Header)
+	fields.DropHopByHop(resp.Header)
 	a := &Answer{Status: resp.StatusCode, Header: resp.Header}
 	if a.Allowed() {
 		// The answer is there; only the connection's fate depends on the rest.

@@ -3,13 +3,13 @@ package forwardauth
 import (
 	"fmt"
 	"net/url"
-	"slices"
 	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"golang.org/x/net/http/httpguts"
 
+	"github.com/isekai-gateway/isekai/internal/fields"
 	"github.com/isekai-gateway/isekai/proxy"
 )
 
@@ -93,7 +93,7 @@ func parseCopied(text string) (copied, error) {
 	if !httpguts.ValidHeaderFieldName(from) || !httpguts.ValidHeaderFieldName(to) {
 		return c, fmt.Errorf("%q is neither the name of a header field nor of the form From>To", text)
 	}
-	if c.to == "Host" || strings.HasPrefix(c.to, "Content-") || slices.Contains(hopByHop, c.to) {
+	if c.to == "Host" || strings.HasPrefix(c.to, "Content-") || fields.IsHopByHop(c.to) || c.to == "Http2-Settings" {
 		return c, fmt.Errorf("%q can't be copied: it belongs to the message that carries it", c.to)
 	}
 	return c, nil

@@ -7,30 +7,18 @@ import (
 	"strings"
 
 	"golang.org/x/net/http/httpguts"
+
+	"github.com/isekai-gateway/isekai/internal/fields"
 )
 
 func canonical(name string) string { return textproto.CanonicalMIMEHeaderKey(name) }
-
-// hopByHop are fields that end with a connection (RFC 9110, 7.6.1).
-var hopByHop = []string{
-	"Alt-Svc",
-	"Connection",
-	"Http2-Settings",
-	"Keep-Alive",
-	"Proxy-Authenticate",
-	"Proxy-Authorization",
-	"Proxy-Connection",
-	"Te",
-	"Trailer",
-	"Transfer-Encoding",
-	"Upgrade",
-}
 
 // unasked are fields of a request that don't go with the question. Conditions
 // and ranges are about the resource: they would make a service that knows them
 // answer 304, 412 or 416, none of which means yes.
 var unasked = []string{
 	"Expect",
+	"Http2-Settings",
 	"If-Match",
 	"If-Modified-Since",
 	"If-None-Match",
@@ -50,49 +38,19 @@ var asserted = []string{
 	"X-Rewrite-Url",
 }
 
-// claimed are fields by which only a trusted proxy may say who the client is.
-var claimed = []string{
-	"Cf-Connecting-Ip",
-	"Fastly-Client-Ip",
-	"Forwarded",
-	"True-Client-Ip",
-	"X-Client-Ip",
-	"X-Cluster-Client-Ip",
-	"X-Forwarded-For",
-	"X-Forwarded-Host",
-	"X-Forwarded-Port",
-	"X-Forwarded-Prefix",
-	"X-Forwarded-Proto",
-	"X-Forwarded-Server",
-	"X-Forwarded-Ssl",
-	"X-Real-Ip",
-}
-
-func remove(h http.Header, names []string) {
-	for _, name := range names {
-		delete(h, name)
-	}
-}
-
-// removeHopByHop removes the fields that end with a connection, also those that
-// Connection names.
-func removeHopByHop(h http.Header) {
-	for _, line := range h["Connection"] {
-		for name := range strings.SplitSeq(line, ",") {
-			delete(h, canonical(textproto.TrimString(name)))
-		}
-	}
-	remove(h, hopByHop)
-}
+// rebuilt are fields that say who the client is and are made anew here, unless a
+// trusted proxy has set them.
+var rebuilt = []string{"X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto"}
 
 // question returns the header of the request that asks about r.
 func question(r *http.Request, trusted bool) http.Header {
 	h := r.Header.Clone()
-	removeHopByHop(h)
-	remove(h, unasked)
-	remove(h, asserted)
+	fields.DropHopByHop(h)
+	fields.Drop(h, unasked)
+	fields.Drop(h, asserted)
 	if !trusted {
-		remove(h, claimed)
+		fields.Drop(h, fields.Claims)
+		fields.Drop(h, rebuilt)
 	}
 	for name := range h {
 		// The server puts what is no field there too, such as HTTP/2's :protocol.
@@ -137,8 +95,8 @@ func scheme(r *http.Request) string {
 
 // forget removes the fields from a request, and from its Connection field, by
 // which a client could have a proxy remove what is set in their place.
-func forget(h http.Header, fields []copied) {
-	for _, f := range fields {
+func forget(h http.Header, list []copied) {
+	for _, f := range list {
 		delete(h, f.to)
 	}
 	lines, ok := h["Connection"]
@@ -149,7 +107,7 @@ func forget(h http.Header, fields []copied) {
 	for _, line := range lines {
 		for name := range strings.SplitSeq(line, ",") {
 			name = textproto.TrimString(name)
-			if name != "" && !isCopied(fields, canonical(name)) {
+			if name != "" && !isCopied(list, canonical(name)) {
 				kept = append(kept, name)
 			}
 		}
@@ -161,8 +119,8 @@ func forget(h http.Header, fields []copied) {
 	h["Connection"] = []string{strings.Join(kept, ", ")}
 }
 
-func isCopied(fields []copied, name string) bool {
-	for _, f := range fields {
+func isCopied(list []copied, name string) bool {
+	for _, f := range list {
 		if f.to == name {
 			return true
 		}

@@ -3,20 +3,14 @@ package mirror
 import (
 	"net"
 	"net/http"
-	"net/textproto"
 	"strconv"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"golang.org/x/net/http/httpguts"
-)
 
-// hopByHop are the fields that concern one connection only (RFC 9110, 7.6.1), as
-// Caddy's reverse proxy has them.
-var hopByHop = []string{
-	"Alt-Svc", "Connection", "Proxy-Connection", "Keep-Alive", "Proxy-Authenticate",
-	"Proxy-Authorization", "Te", "Trailer", "Transfer-Encoding", "Upgrade",
-}
+	"github.com/isekai-gateway/isekai/internal/fields"
+)
 
 // outgoing returns the header of a copy of r: what Caddy's reverse proxy sends to
 // an upstream, which offers no way to ask it, and the Marker.
@@ -31,23 +25,25 @@ func outgoing(r *http.Request) http.Header {
 	if r.TLS != nil && !r.TLS.HandshakeComplete {
 		h["Early-Data"] = []string{"1"} // RFC 8470
 	}
-	trailers := httpguts.HeaderValuesContainsToken(h["Te"], "trailers")
-	for _, line := range r.Header["Connection"] {
-		for name := range strings.SplitSeq(line, ",") {
-			delete(h, textproto.CanonicalMIMEHeaderKey(textproto.TrimString(name)))
-		}
-	}
-	_, named := h["Te"]
-	for _, name := range hopByHop {
-		delete(h, name)
-	}
-	if trailers && named {
+	fields.DropHopByHop(h)
+	if keepsTrailers(r.Header) {
 		h["Te"] = []string{"trailers"}
 	}
 	setForwarded(h, r)
 	h["Via"] = append(h["Via"], strconv.Itoa(r.ProtoMajor)+"."+strconv.Itoa(r.ProtoMinor)+" Caddy")
 	h[Marker] = []string{token}
 	return h
+}
+
+// keepsTrailers says whether the upstream hears that the client takes trailers,
+// which is the only thing of Te that is passed on.
+func keepsTrailers(h http.Header) bool {
+	for name := range fields.NamedByConnection(h) {
+		if name == "Te" {
+			return false
+		}
+	}
+	return httpguts.HeaderValuesContainsToken(h["Te"], "trailers")
 }
 
 // setForwarded sets X-Forwarded-For, -Proto and -Host. What the client sent of

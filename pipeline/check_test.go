@@ -151,22 +151,27 @@ func TestCheck(t *testing.T) {
 			t.Parallel()
 			row := store.NewRoute("/a", "http://10.0.0.5")
 			tt.edit(row)
-			err := pipeline.Check(row, nil, nil)
-			var errs store.FieldErrors
-			if err != nil && !errors.As(err, &errs) {
-				t.Fatalf("got %v", err)
-			}
-			var fields []string
-			for _, e := range errs {
-				fields = append(fields, e.Field)
-				if e.Message == "" {
-					t.Errorf("nothing is said about %s", e.Field)
-				}
-			}
-			if diff := cmp.Diff(tt.fields, fields); diff != "" {
-				t.Errorf("%v\n%s", err, diff)
-			}
+			wantFields(t, pipeline.Check(row, nil, nil), tt.fields)
 		})
+	}
+}
+
+// wantFields checks which fields an error names, in order.
+func wantFields(t *testing.T, err error, want []string) {
+	t.Helper()
+	var errs store.FieldErrors
+	if err != nil && !errors.As(err, &errs) {
+		t.Fatalf("got %v", err)
+	}
+	var fields []string
+	for _, e := range errs {
+		fields = append(fields, e.Field)
+		if e.Message == "" {
+			t.Errorf("nothing is said about %s", e.Field)
+		}
+	}
+	if diff := cmp.Diff(want, fields); diff != "" {
+		t.Errorf("%v\n%s", err, diff)
 	}
 }
 

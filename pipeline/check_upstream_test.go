@@ -2,12 +2,9 @@ package pipeline_test
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"strings"
 	"testing"
-
-	"github.com/google/go-cmp/cmp"
 
 	"github.com/isekai-gateway/isekai/pipeline"
 	"github.com/isekai-gateway/isekai/store"
@@ -92,21 +89,7 @@ func TestCheckUpstream(t *testing.T) {
 			if err := json.Unmarshal(fmt.Appendf(nil, `{"upstream":%s}`, tt.upstream), row); err != nil {
 				t.Fatal(err)
 			}
-			err := pipeline.Check(row, nil, nil)
-			var errs store.FieldErrors
-			if err != nil && !errors.As(err, &errs) {
-				t.Fatalf("got %v", err)
-			}
-			var fields []string
-			for _, e := range errs {
-				fields = append(fields, e.Field)
-				if e.Message == "" {
-					t.Errorf("nothing is said about %s", e.Field)
-				}
-			}
-			if diff := cmp.Diff(tt.fields, fields); diff != "" {
-				t.Errorf("%v\n%s", err, diff)
-			}
+			wantFields(t, pipeline.Check(row, nil, nil), tt.fields)
 		})
 	}
 }

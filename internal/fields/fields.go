@@ -1,0 +1,75 @@
+// Package fields knows the header fields of HTTP that a proxy must not pass on.
+package fields
+
+import (
+	"iter"
+	"net/http"
+	"net/textproto"
+	"slices"
+	"strings"
+)
+
+// hopByHop are the fields that concern one connection only (RFC 9110, section
+// 7.6.1), as Caddy's reverse proxy has them, in canonical form.
+var hopByHop = []string{
+	"Alt-Svc",
+	"Connection",
+	"Keep-Alive",
+	"Proxy-Authenticate",
+	"Proxy-Authorization",
+	"Proxy-Connection",
+	"Te",
+	"Trailer",
+	"Transfer-Encoding",
+	"Upgrade",
+}
+
+// Claims are the fields by which proxies tell upstreams who the client is and how
+// it came, in canonical form; only trusted proxies may set them. Not among them are
+// X-Forwarded-For, -Proto and -Host, which forwarding rebuilds.
+var Claims = []string{
+	"Forwarded", // RFC 7239
+	"X-Real-Ip",
+	"True-Client-Ip",
+	"X-Client-Ip",
+	"X-Cluster-Client-Ip",
+	"Cf-Connecting-Ip",
+	"Fastly-Client-Ip",
+	"X-Forwarded-Port",
+	"X-Forwarded-Prefix",
+	"X-Forwarded-Server",
+	"X-Forwarded-Ssl",
+}
+
+// Drop removes fields, given in canonical form.
+func Drop(h http.Header, names []string) {
+	for _, name := range names {
+		delete(h, name)
+	}
+}
+
+// DropHopByHop removes the fields that concern one connection only, with those
+// that Connection names.
+func DropHopByHop(h http.Header) {
+	for name := range NamedByConnection(h) {
+		delete(h, name)
+	}
+	Drop(h, hopByHop)
+}
+
+// NamedByConnection yields the names in Connection, in canonical form.
+func NamedByConnection(h http.Header) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for _, line := range h["Connection"] {
+			for name := range strings.SplitSeq(line, ",") {
+				if !yield(textproto.CanonicalMIMEHeaderKey(textproto.TrimString(name))) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// IsHopByHop reports whether a field, in canonical form, concerns one connection
+// only.
+func IsHopByHop(name string) bool { return slices.Contains(hopByHop, name) }
