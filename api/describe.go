@@ -18,11 +18,15 @@ type field struct {
 	example   any
 	required  bool
 	readOnly  bool
+	secret    bool    // never repeated in an answer
 	min, max  float64 // if they differ
 	maxLength int     // bytes of a text, or of each value of a map
 	maxCount  int     // items or entries
 	enum      []any
 }
+
+// formatSecret marks a text that is secret, as OpenAPI has it.
+const formatSecret = "password"
 
 const maxInt32 = 1<<31 - 1
 
@@ -64,6 +68,8 @@ var upstreamFields = map[string]field{
 var tlsFields = map[string]field{
 	"server_name":          {doc: "The name to send as SNI and to verify. Default: the target's host.", example: "orders.internal", maxLength: 253},
 	"ca":                   {doc: "Certificates to trust instead of the system's roots, in PEM. Default: the system's roots.", maxLength: 256 << 10},
+	"certificate":          {doc: "The client certificate to present to a server that asks for one, in PEM, followed by those that lead to its CA, if any. Needs key. Default: none.", maxLength: 64 << 10},
+	"key":                  {doc: `The private key of certificate, in PEM and not encrypted. Answers show "***" in its place; sent back with the same certificate, that keeps the stored key. Default: none.`, secret: true, maxLength: 32 << 10},
 	"insecure_skip_verify": {doc: "Whether the certificate is not verified at all; only for tests. Default: false.", byDefault: false},
 }
 
@@ -105,6 +111,9 @@ func (f field) describe(s *huma.Schema) {
 	s.Description = f.doc
 	s.Default = f.byDefault
 	s.ReadOnly = f.readOnly
+	if f.secret {
+		s.Format = formatSecret
+	}
 	s.Enum = f.enum
 	if f.example != nil {
 		s.Examples = []any{f.example}

@@ -77,6 +77,11 @@ func newTransport(ctx caddy.Context, policy *Policy, useTLS bool, protocol strin
 			}
 			t.Transport.TLSClientConfig.RootCAs = roots
 		}
+		if settings != nil && settings.Certificate != "" {
+			if err := presentCertificate(t.Transport.TLSClientConfig, settings); err != nil {
+				return sharedTransport{}, err
+			}
+		}
 	}
 	return t, nil
 }
