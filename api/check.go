@@ -111,7 +111,9 @@ func (r *checkRun) value(s *huma.Schema, at *location, v any) bool {
 			message = ""
 		}
 	}
-	if message != "" {
+	if message != "" && s.Format == formatSecret {
+		r.add(at, message, nil)
+	} else if message != "" {
 		r.add(at, message, echo(v))
 	}
 	return message == ""

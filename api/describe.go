@@ -19,12 +19,16 @@ type field struct {
 	example   any
 	required  bool
 	readOnly  bool
+	secret    bool    // never repeated in an answer
 	min, max  float64 // if they differ
 	above     bool    // min itself is too small
 	maxLength int     // bytes of a text, or of each value of a map
 	maxCount  int     // items or entries
 	enum      []any
 }
+
+// formatSecret marks a text that is secret, as OpenAPI has it.
+const formatSecret = "password"
 
 const maxInt32 = 1<<31 - 1
 
@@ -103,6 +107,9 @@ func (f field) describe(s *huma.Schema) {
 	s.Description = f.doc
 	s.Default = f.byDefault
 	s.ReadOnly = f.readOnly
+	if f.secret {
+		s.Format = formatSecret
+	}
 	s.Enum = f.enum
 	if f.example != nil {
 		s.Examples = []any{f.example}

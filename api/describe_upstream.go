@@ -80,6 +80,8 @@ var timeoutFields = map[string]field{
 var tlsFields = map[string]field{
 	"server_name":          {doc: "The name to send as SNI and to verify. Default: the target's host.", example: "orders.internal", maxLength: 253},
 	"ca":                   {doc: "Certificates to trust instead of the system's roots, in PEM. Default: the system's roots.", maxLength: 256 << 10},
+	"certificate":          {doc: "The client certificate to present to a server that asks for one, in PEM, followed by those that lead to its CA, if any. Needs key. Default: none.", maxLength: 64 << 10},
+	"key":                  {doc: `The private key of certificate, in PEM and not encrypted. Answers show "***" in its place; sent back with the same certificate, that keeps the stored key. Default: none.`, secret: true, maxLength: 32 << 10},
 	"insecure_skip_verify": {doc: "Whether the certificate is not verified at all; only for tests. Default: false.", byDefault: false},
 }
 

@@ -122,14 +122,15 @@ func checkMediaType(header http.Header, mediaTypes []string) error {
 }
 
 // decode makes a row of a parsed document, with the defaults for what is not in it,
-// or says everything that is wrong with it. known is what is wrong with the document
-// already.
-func (s *server) decode(ctx context.Context, doc map[string]any, known []*huma.ErrorDetail) (*store.Route, error) {
+// or says everything that is wrong with it. old is the route that it is to replace,
+// nil for none; known is what is wrong with the document already.
+func (s *server) decode(ctx context.Context, doc map[string]any, old *store.Route, known []*huma.ErrorDetail) (*store.Route, error) {
 	details := append(slices.Clip(known), s.route.check(doc)...)
 	row := store.NewRoute("", "")
 	if err := remarshal(doc, row); err != nil {
 		return nil, fmt.Errorf("decoding a checked route: %w", err)
 	}
+	details = appendNew(details, resolveSecrets(row, old))
 	_, compileErr := routing.Compile(row)
 	var checkErr error
 	if s.cfg.Check != nil {

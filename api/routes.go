@@ -16,8 +16,8 @@ import (
 // the same route at the same time. Of several that meet, one succeeds each time.
 const maxPatchAttempts = 16
 
-// route is a route as clients read and write it: the row, and what the gateway has
-// to say about it.
+// route is a route as clients read and write it: the row without its secrets, and
+// what the gateway has to say about it.
 type route struct {
 	store.Route
 	Warnings []string `json:"warnings,omitempty"`
@@ -25,7 +25,7 @@ type route struct {
 }
 
 func newRoute(row *store.Route, problem error, warnings []string) *route {
-	r := &route{Route: *row, Warnings: warnings}
+	r := &route{Route: *row.Redacted(), Warnings: warnings}
 	if problem != nil {
 		r.Error = problem.Error()
 	}
@@ -123,7 +123,7 @@ func (s *server) create(ctx context.Context, in *createInput) (*createOutput, er
 	}
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
-	row, err := s.decode(ctx, doc, nil)
+	row, err := s.decode(ctx, doc, nil, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -150,7 +150,7 @@ func (s *server) replace(ctx context.Context, in *changeInput) (*routeOutput, er
 	}
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
-	row, err := s.decode(ctx, doc, nil)
+	row, err := s.decode(ctx, doc, old, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -194,7 +194,7 @@ func (s *server) patched(ctx context.Context, old *store.Route, patch map[string
 		return nil, err
 	}
 	mergePatch(doc, patch)
-	return s.decode(ctx, doc, details)
+	return s.decode(ctx, doc, old, details)
 }
 
 // update writes the row in the place of old, if that is still the route's state.

@@ -65,6 +65,8 @@ type upstreamTarget struct {
 type tlsSettings struct {
 	ServerName         string `json:"server_name,omitempty"`
 	CA                 string `json:"ca,omitempty"`
+	Certificate        string `json:"certificate,omitempty"`
+	Key                string `json:"key,omitempty"`
 	InsecureSkipVerify bool   `json:"insecure_skip_verify,omitempty"`
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -97,6 +98,9 @@ func payload(text string) func(*http.Request) {
 		r.ContentLength = int64(len(text))
 	}
 }
+
+// discardLog is for servers whose clients are expected to fail.
+var discardLog = log.New(io.Discard, "", 0)
 
 // newUpstream serves the handler on the loopback interface until the test ends.
 func newUpstream(t testing.TB, handler http.HandlerFunc) *httptest.Server {

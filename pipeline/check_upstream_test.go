@@ -55,6 +55,7 @@ func TestCheckUpstream(t *testing.T) {
 		{"option of another policy", `{"policy":"first","policy_options":{"field":"X"}}`, []string{"upstream.policy_options.field"}},
 		{"no object", `{"policy":"cookie","policy_options":["x"]}`, []string{"upstream.policy_options"}},
 		{"unknown fallback", `{"policy":"cookie","policy_options":{"fallback":{"policy":"x"}}}`, []string{"upstream.policy_options.fallback.policy"}},
+		{"secret of a fallback", `{"policy":"header","policy_options":{"field":"X","fallback":{"policy":"cookie","secret":"x"}}}`, []string{"upstream.policy_options.fallback.secret"}},
 		{"bad fallback", `{"policy":"cookie","policy_options":{"fallback":{"policy":"header"}}}`, []string{"upstream.policy_options.fallback.field"}},
 		{"fallback beside weights", `{` + two + `,"policy":"cookie","policy_options":{"fallback":{"policy":"first"}}}`, []string{"upstream.policy_options.fallback"}},
 		{"endless fallbacks", `{"policy":"cookie","policy_options":` + strings.Repeat(`{"policy":"cookie","fallback":`, 10) + `{"policy":"first"}` + strings.Repeat("}", 10) + `}`,

@@ -76,7 +76,10 @@ func checkPolicy(errs *store.FieldErrors, policy, field string, raw json.RawMess
 			delete(given, name)
 			continue
 		}
-		if !slices.Contains(optionsOf[policy], name) {
+		if name == "secret" && depth > 0 {
+			errs.Add(field+"."+name, "must not be set for a fallback")
+			delete(given, name)
+		} else if !slices.Contains(optionsOf[policy], name) {
 			errs.Add(field+"."+name, fmt.Sprintf("is no option of the policy %q", policy))
 			delete(given, name)
 		}

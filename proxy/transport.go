@@ -74,6 +74,11 @@ func newTransport(ctx caddy.Context, policy *Policy, conn *connection) (sharedTr
 			}
 			t.Transport.TLSClientConfig.RootCAs = roots
 		}
+		if settings.Certificate != "" {
+			if err := presentCertificate(t.Transport.TLSClientConfig, settings); err != nil {
+				return sharedTransport{}, err
+			}
+		}
 	}
 	return t, nil
 }

@@ -62,4 +62,8 @@ func validateUpstream(errs *store.FieldErrors, t *Target, u *store.Upstream) {
 	if u.TLS.CA != "" && !x509.NewCertPool().AppendCertsFromPEM([]byte(u.TLS.CA)) {
 		errs.Add("upstream.tls.ca", "has no certificate in PEM form")
 	}
+	if holdsKey(u.TLS.CA) {
+		errs.Add("upstream.tls.ca", "must not hold a private key: everybody who reads the route would see it")
+	}
+	validateClientCertificate(errs, u.TLS)
 }

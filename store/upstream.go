@@ -215,6 +215,14 @@ type UpstreamTLS struct {
 	// Certificates to trust instead of the system's roots, in PEM.
 	CA string `json:"ca,omitempty"`
 
+	// The client certificate to present to a server that asks for one, in PEM,
+	// followed by those that lead to its CA, if any. Needs Key. Default: none.
+	Certificate string `json:"certificate,omitempty"`
+
+	// The private key of Certificate, in PEM and not encrypted. It is a secret:
+	// whatever shows a route to anybody shows it [Route.Redacted].
+	Key string `json:"key,omitempty"`
+
 	// Whether the certificate is not verified at all. Only for tests.
 	// Default: false.
 	InsecureSkipVerify bool `json:"insecure_skip_verify,omitempty"`
