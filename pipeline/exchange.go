@@ -32,6 +32,7 @@ type Exchange struct {
 	writer   writer
 	extended bool // an extended CONNECT (RFC 8441), which is a stream once answered
 
+	forwarded  bool            // the transport has the body, and reads it whenever it likes
 	onStream   func(*Exchange) // called once when the answer turns out to be a stream
 	remembered atomic.Bool     // in its pipeline's set of streams
 }
@@ -96,6 +97,8 @@ func (x *Exchange) begin(w http.ResponseWriter, r *http.Request) (http.ResponseW
 			http1:      r.ProtoMajor == 1,
 			expects:    httpguts.HeaderValuesContainsToken(r.Header["Expect"], "100-continue"),
 		}
+		// Caddy's wrapper makes a body of none.
+		x.body.done.Store(r.ContentLength == 0)
 		r.Body = x.body
 	}
 	return &x.writer, r

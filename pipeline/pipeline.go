@@ -115,6 +115,7 @@ func (f forward) ServeHTTP(w http.ResponseWriter, r *http.Request) error {
 	outer := r.URL
 	r.URL = &u
 	defer func() { r.URL = outer }()
+	x.forwarded = true
 	return f.p.forwarder.ServeHTTP(w, r)
 }
 

@@ -43,8 +43,15 @@ func (w *writer) WriteHeader(status int) {
 	if w.onHeader != nil {
 		w.onHeader(h)
 	}
-	if w.exchange.body != nil && w.exchange.body.mustClose() {
-		h.Set("Connection", "close")
+	if b := w.exchange.body; b != nil {
+		if w.exchange.forwarded {
+			// The transport may be about to begin, and net/http must not take the body
+			// for one that nobody wants: it would read it in the transport's stead.
+			b.began.Store(true)
+		}
+		if b.mustClose() {
+			h.Set("Connection", "close")
+		}
 	}
 	if status == http.StatusSwitchingProtocols || w.exchange.extended && status == http.StatusOK || isStream(h.Get("Content-Type")) {
 		w.exchange.stream()
