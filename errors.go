@@ -35,7 +35,7 @@ var (
 // address, a stack or SQL.
 var public = []error{
 	errNoRoute, errMethodNotAllowed, errRepeatedSlashes, errNotReady, errTooManyRequests,
-	routing.ErrBadPath, ratelimit.ErrLimited,
+	routing.ErrBadPath, ratelimit.ErrLimited, pipeline.ErrBodyTooLarge, pipeline.ErrBusy,
 }
 
 // problem is an error in the form of RFC 9457.
@@ -48,14 +48,20 @@ type problem struct {
 	Violated  []string `json:"violated-policies,omitempty"`
 }
 
-// quotaExceeded is registered by draft-ietf-httpapi-ratelimit-headers-11.
-const quotaExceeded = "https://iana.org/assignments/http-problem-types#quota-exceeded"
+// Problem types that draft-ietf-httpapi-ratelimit-headers-11 registers.
+const (
+	quotaExceeded   = "https://iana.org/assignments/http-problem-types#quota-exceeded"
+	reducedCapacity = "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity"
+)
 
 // problemOf describes err to a client.
 func problemOf(err error, status int) problem {
 	p := problem{Title: http.StatusText(status), Status: status}
 	if limited, ok := errors.AsType[*ratelimit.LimitedError](err); ok {
 		p.Type, p.Violated = quotaExceeded, limited.Policies
+	}
+	if isShed(err) {
+		p.Type = reducedCapacity
 	}
 	for _, known := range public {
 		if errors.Is(err, known) {
@@ -115,8 +121,8 @@ func (p *Problem) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		status = handlerErr.StatusCode
 	}
 	requestID := w.Header().Get("X-Request-Id")
-	if status >= http.StatusInternalServerError && !errors.Is(err, errNotReady) && !errors.Is(err, errTooManyRequests) {
-		// Those two are states of the gateway, told elsewhere, and come in floods.
+	if status >= http.StatusInternalServerError && !errors.Is(err, errNotReady) && !isShed(err) {
+		// Those are states of the gateway, told elsewhere, and come in floods.
 		// Caddy logs an error at debug level once an error route has handled it.
 		p.logger.Error("request failed", zap.Error(err), zap.Int("status", status), zap.String("request_id", requestID),
 			zap.String("method", r.Method), zap.String("host", r.Host), zap.String("path", r.URL.Path))

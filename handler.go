@@ -92,6 +92,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 			err = h.recovered(p, x)
 		}
 		counters.End(outcome(r, x, err, p != nil))
+		if isShed(err) {
+			counters.Shed()
+		}
 		if err != nil {
 			limitRest(w, r)
 		}
@@ -103,18 +106,17 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if err != nil {
 		return err
 	}
-	if most := app.MaxConcurrent; most > 0 && counters.InFlight() > int64(most) {
-		w.Header().Set("Retry-After", "1")
-		return caddyhttp.Error(http.StatusServiceUnavailable, errTooManyRequests)
-	}
 	describe(r, route, x)
-	sanitize(r, x)
-
 	p, err := app.pipelines.Get(r.Context(), route)
 	if err != nil {
 		return caddyhttp.Error(http.StatusServiceUnavailable, err)
 	}
 	defer p.Release()
+	if most := app.MaxConcurrent; most > 0 && counters.InFlight() > int64(most) {
+		w.Header().Set("Retry-After", "1")
+		return caddyhttp.Error(http.StatusServiceUnavailable, errTooManyRequests)
+	}
+	sanitize(r, x)
 	return p.Serve(w, r, x)
 }
 
@@ -212,6 +214,11 @@ func limitRest(w http.ResponseWriter, r *http.Request) {
 		// Without support for deadlines there is no connection to hold either.
 		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(restTimeout))
 	}
+}
+
+// isShed says whether a request was refused since too many were in flight.
+func isShed(err error) bool {
+	return errors.Is(err, errTooManyRequests) || errors.Is(err, pipeline.ErrBusy)
 }
 
 // outcome is the status that a request counts under.

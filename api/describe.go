@@ -45,7 +45,7 @@ var routeFields = map[string]field{
 	"preserve_host": {doc: "Whether the upstream sees the client's Host instead of the target's. Default: false.", byDefault: false},
 	"merge_slashes": {doc: "Whether repeated slashes in the request path are merged, instead of being answered 400. Default: false.", byDefault: false},
 	"upstream":      {doc: "How to speak to the upstream."},
-	"limits":        {doc: "How rate_limit is counted."},
+	"limits":        {doc: "What the route takes on: how rate_limit is counted, how large a body may be, how many requests may be in flight."},
 	"plugins":       {doc: "Caddy HTTP handler modules to run in order before forwarding, each as in Caddy's JSON. Which are allowed is set in Caddy's configuration. Default: none.", maxCount: 100},
 	"labels":        {doc: "Labels for people and filters. Default: none.", example: map[string]string{"team": "shop"}, maxLength: 200, maxCount: 64},
 	"revision":      {doc: "The number of the last change to this route.", example: int64(1), required: true, readOnly: true},
@@ -70,6 +70,9 @@ var tlsFields = map[string]field{
 var limitsFields = map[string]field{
 	"window": {doc: "The window in seconds. Default: 60.", byDefault: 60, min: 1, max: float64(ratelimit.MaxWindow / time.Second)},
 	"key":    {doc: "What is counted apart: any text with Caddy placeholders. IPv6 addresses count per /64. Default: {client_ip}.", byDefault: "{client_ip}", maxLength: 1024},
+	"body_max": {doc: "The most bytes of a request's body, -1 for no bound; a larger one is answered 413. Default: 0, which leaves it to the app's body_max.",
+		byDefault: 0, example: 10_000_000, min: store.NoBodyMax, max: store.MaxBodyMax},
+	"max_concurrent": {doc: "The most requests in flight on each gateway, 0 for no bound; more are answered 503. Open streams count. Default: 0.", byDefault: 0, example: 100, max: store.MaxMaxConcurrent},
 }
 
 // TransformSchema implements huma.SchemaTransformer.

@@ -33,6 +33,7 @@ type (
 		InFlight int64 `json:"in_flight" doc:"Of these, not answered yet."`
 		Refused  int64 `json:"refused" doc:"Answered 4xx."`
 		Failed   int64 `json:"failed" doc:"Answered 5xx, or broken off."`
+		Shed     int64 `json:"shed" doc:"Of these, refused because max_concurrent or limits.max_concurrent requests were in flight."`
 	}
 	storeStatus struct {
 		Up       bool      `json:"up" doc:"Whether the last contact with the store went well."`

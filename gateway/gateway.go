@@ -14,6 +14,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/isekai-gateway/isekai/cache"
+	"github.com/isekai-gateway/isekai/internal/inflight"
 	"github.com/isekai-gateway/isekai/internal/worker"
 	"github.com/isekai-gateway/isekai/ratelimit"
 	"github.com/isekai-gateway/isekai/routing"
@@ -57,6 +58,9 @@ type Config struct {
 type Gateway struct {
 	// Limiter holds the counters of the routes' rate limits.
 	Limiter *ratelimit.Limiter
+
+	// InFlight counts the requests of routes with a bound on them.
+	InFlight inflight.Counts
 
 	// Requests counts what the handlers did.
 	Requests RequestCounters

@@ -43,6 +43,14 @@ func TestCheck(t *testing.T) {
 		{"the longest window", func(row *store.Route) { row.Limits = &store.Limits{Window: 31 * 86400} }, nil},
 		{"limit key", func(row *store.Route) { row.Limits = &store.Limits{Key: "{env.SECRET}"} }, []string{"limits.key"}},
 		{"limit key of the request", func(row *store.Route) { row.Limits = &store.Limits{Key: "{http.request.header.X-Key}"} }, nil},
+		{"body bound", func(row *store.Route) { row.Limits = &store.Limits{BodyMax: 1} }, nil},
+		{"no body bound", func(row *store.Route) { row.Limits = &store.Limits{BodyMax: -1} }, nil},
+		{"negative body bound", func(row *store.Route) { row.Limits = &store.Limits{BodyMax: -2} }, []string{"limits.body_max"}},
+		{"enormous body bound", func(row *store.Route) { row.Limits = &store.Limits{BodyMax: 1<<40 + 1} }, []string{"limits.body_max"}},
+		{"requests in flight", func(row *store.Route) { row.Limits = &store.Limits{MaxConcurrent: 1_000_000} }, nil},
+		{"negative and enormous", func(row *store.Route) { row.Limits = &store.Limits{Window: -1, MaxConcurrent: -1} },
+			[]string{"limits.window", "limits.max_concurrent"}},
+		{"too many in flight", func(row *store.Route) { row.Limits = &store.Limits{MaxConcurrent: 1_000_001} }, []string{"limits.max_concurrent"}},
 		{"strip and rewrite", func(row *store.Route) {
 			row.Path, row.TargetURL, row.StripPrefix = "/a/{id}", "http://x/{id}", true
 		}, []string{"strip_prefix"}},

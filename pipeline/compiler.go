@@ -8,6 +8,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/isekai-gateway/isekai/internal/inflight"
 	"github.com/isekai-gateway/isekai/proxy"
 	"github.com/isekai-gateway/isekai/ratelimit"
 	"github.com/isekai-gateway/isekai/routing"
@@ -22,6 +23,8 @@ type compiler struct {
 	forwarders *proxy.Registry
 	chains     *caddy.UsagePool
 	limiter    *ratelimit.Limiter
+	inFlight   *inflight.Counts
+	bodyMax    int64
 }
 
 // Check checks a row without setting up its plugins: what it matches, its
@@ -105,6 +108,12 @@ func validateLimits(errs *store.FieldErrors, row *store.Route) {
 		errs.Add("limits.window", fmt.Sprintf("must be between 1 and %d seconds", most))
 	}
 	checkText(errs, "limits.key", row.Limits.Key)
+	if row.Limits.BodyMax < store.NoBodyMax || row.Limits.BodyMax > store.MaxBodyMax {
+		errs.Add("limits.body_max", fmt.Sprintf("must be between 0 (the gateway's default) and %d bytes, or -1 for no bound", int64(store.MaxBodyMax)))
+	}
+	if row.Limits.MaxConcurrent < 0 || row.Limits.MaxConcurrent > store.MaxMaxConcurrent {
+		errs.Add("limits.max_concurrent", fmt.Sprintf("must be between 0 (no bound) and %d", store.MaxMaxConcurrent))
+	}
 }
 
 // compile makes the pipeline of a route. It fails if the configuration or the
@@ -114,9 +123,15 @@ func (c *compiler) compile(route *routing.Route) (*Pipeline, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Pipeline{Route: route, target: target}
+	p := &Pipeline{Route: route, target: target, bodyMax: c.bodyMax}
 	if route.RateLimit > 0 {
 		p.limit = newLimit(route, c.limiter)
+	}
+	if limits := route.Limits; limits != nil {
+		if limits.BodyMax != 0 {
+			p.bodyMax = max(limits.BodyMax, 0)
+		}
+		p.maxConcurrent, p.inFlight = limits.MaxConcurrent, c.inFlight
 	}
 	err = proxy.Serialize(func() error {
 		p.forwarder, err = c.forwarders.Acquire(target, route.Upstream, route.PreserveHost)

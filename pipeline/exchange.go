@@ -82,8 +82,9 @@ func (x *Exchange) Placeholder(key string) (any, bool) {
 	return nil, false
 }
 
-// begin makes x the context of r and of its body and answer.
-func (x *Exchange) begin(w http.ResponseWriter, r *http.Request) (http.ResponseWriter, *http.Request) {
+// begin makes x the context of r and of its body and answer. Of the body, at most
+// bodyMax bytes can be read, if that is not 0.
+func (x *Exchange) begin(w http.ResponseWriter, r *http.Request, bodyMax int64) (http.ResponseWriter, *http.Request) {
 	x.Context, x.cancel = context.WithCancelCause(r.Context())
 	x.deadline.start(time.Duration(x.route.Timeout)*time.Second, x.cancel)
 	x.writer = writer{ResponseWriter: w, exchange: x}
@@ -99,6 +100,9 @@ func (x *Exchange) begin(w http.ResponseWriter, r *http.Request) (http.ResponseW
 		}
 		// Caddy's wrapper makes a body of none.
 		x.body.done.Store(r.ContentLength == 0)
+		if !x.extended { // the body of an extended CONNECT is a stream of messages
+			x.body.most = bodyMax
+		}
 		r.Body = x.body
 	}
 	return &x.writer, r

@@ -16,6 +16,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/isekai-gateway/isekai/internal/inflight"
 	"github.com/isekai-gateway/isekai/proxy"
 	"github.com/isekai-gateway/isekai/routing"
 )
@@ -31,6 +32,10 @@ type Pipeline struct {
 	handler   caddyhttp.Handler // the plugins, with forward at their end
 	chain     func() error      // gives the plugins back
 	limit     *limit
+	bodyMax   int64 // bytes, 0 for no bound
+
+	maxConcurrent int // 0 for no bound
+	inFlight      *inflight.Counts
 
 	err error // why there is nothing to run
 
@@ -47,6 +52,12 @@ type Pipeline struct {
 // a plugin that the configuration no longer allows.
 var ErrBroken = errors.New("route can't be served")
 
+// ErrBodyTooLarge says that a request's body is over the route's bound.
+var ErrBodyTooLarge = errors.New("the request body is too large")
+
+// ErrBusy says that as many requests of the route are in flight as may be.
+var ErrBusy = errors.New("too many requests of this route are in flight")
+
 // ErrBadBody says that the client did not send the body that it announced.
 var ErrBadBody = errors.New("the request body is malformed or incomplete")
 
@@ -57,7 +68,7 @@ func (p *Pipeline) Serve(w http.ResponseWriter, r *http.Request, x *Exchange) er
 		return caddyhttp.Error(http.StatusServiceUnavailable, fmt.Errorf("%w: route %d: %w", ErrBroken, p.Route.ID, p.err))
 	}
 	x.route = p.Route
-	w, r = x.begin(w, r)
+	w, r = x.begin(w, r, p.bodyMax)
 	defer p.forget(x)
 	defer x.end()
 	if p.Route.Timeout == 0 {
@@ -73,11 +84,27 @@ func (p *Pipeline) Serve(w http.ResponseWriter, r *http.Request, x *Exchange) er
 			return err
 		}
 	}
+	if x.body != nil && x.body.most > 0 && r.ContentLength > x.body.most {
+		return tooLargeError(x.body.most)
+	}
+	if p.maxConcurrent > 0 {
+		if !p.inFlight.Acquire(p.Route.ID, p.maxConcurrent) {
+			w.Header().Set("Retry-After", "1")
+			return caddyhttp.Error(http.StatusServiceUnavailable, ErrBusy)
+		}
+		defer p.inFlight.Release(p.Route.ID)
+	}
 	err := p.handler.ServeHTTP(w, r)
 	switch {
 	case x.writer.status != 0 || x.writer.hijacked:
 		x.writer.linger()
 		return err
+	case x.body != nil && x.body.tooLarge.Load():
+		if x.body.mustClose() {
+			w.Header().Set("Connection", "close")
+			closeBehind(w)
+		}
+		return tooLargeError(x.body.most)
 	case x.timedOut():
 		return caddyhttp.Error(http.StatusGatewayTimeout, errTimeout)
 	case err == nil || x.body == nil:

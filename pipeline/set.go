@@ -14,6 +14,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/isekai-gateway/isekai/cache"
+	"github.com/isekai-gateway/isekai/internal/inflight"
 	"github.com/isekai-gateway/isekai/proxy"
 	"github.com/isekai-gateway/isekai/ratelimit"
 	"github.com/isekai-gateway/isekai/routing"
@@ -43,6 +44,13 @@ type Options struct {
 
 	// The counters of the routes' rate limits.
 	Limiter *ratelimit.Limiter
+
+	// Counts the requests of routes with limits.max_concurrent.
+	InFlight *inflight.Counts
+
+	// The most bytes of a request's body, for routes without limits.body_max.
+	// Default: 0, no bound.
+	BodyMax int64
 }
 
 // Set holds the pipelines of one Caddy configuration. It is safe for concurrent
@@ -81,6 +89,8 @@ func NewSet(ctx caddy.Context, o Options) (*Set, error) {
 		forwarders: proxy.NewRegistry(ctx, o.Policy),
 		chains:     caddy.NewUsagePool(),
 		limiter:    o.Limiter,
+		inFlight:   o.InFlight,
+		bodyMax:    o.BodyMax,
 	}
 	// A reload cancels the context while pipelines still have requests.
 	s.compiler.ctx.Context = context.WithoutCancel(ctx.Context)

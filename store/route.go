@@ -98,7 +98,8 @@ type Spec struct {
 	// How to speak to the upstream.
 	Upstream *Upstream `json:"upstream,omitempty"`
 
-	// How rate_limit is counted.
+	// What the route takes on: how rate_limit is counted, how large a body may be
+	// and how many requests may be in flight.
 	Limits *Limits `json:"limits,omitempty"`
 
 	// Caddy HTTP handler modules to run, in order, before forwarding; each is an
@@ -136,7 +137,7 @@ type UpstreamTLS struct {
 	InsecureSkipVerify bool `json:"insecure_skip_verify,omitempty"`
 }
 
-// Limits is how a route's rate_limit is counted.
+// Limits is what a route takes on.
 type Limits struct {
 	// The window in seconds, 1 to 2,678,400 (31 days). Default: 60.
 	Window int `json:"window,omitempty"`
@@ -144,7 +145,23 @@ type Limits struct {
 	// What is counted apart: any text with Caddy placeholders. Default:
 	// "{client_ip}", with IPv6 addresses counted per /64.
 	Key string `json:"key,omitempty"`
+
+	// The most bytes of a request's body, up to 1,099,511,627,776 (1 TiB); -1 means
+	// no bound. A larger one is answered 413. Default: 0, which leaves it to the
+	// isekai app's body_max.
+	BodyMax int64 `json:"body_max,omitempty"`
+
+	// The most requests in flight on each gateway, up to 1,000,000; open streams
+	// count. More are answered 503. Default: 0, no bound.
+	MaxConcurrent int `json:"max_concurrent,omitempty"`
 }
+
+// Bounds of Limits.
+const (
+	NoBodyMax        = -1      // the BodyMax of a route without a bound
+	MaxBodyMax       = 1 << 40 // bytes, 1 TiB
+	MaxMaxConcurrent = 1_000_000
+)
 
 // Defaults and bounds of the classic columns.
 const (

@@ -84,7 +84,7 @@ func fullRoute() *store.Route {
 			Headers: map[string]string{"X-Env": "beta"}, Query: map[string]string{"v": "2", "é": ""},
 			StripPrefix: true, PreserveHost: true, MergeSlashes: true,
 			Upstream: &store.Upstream{Protocol: "http1", TLS: &store.UpstreamTLS{ServerName: "a", CA: "PEM\n", InsecureSkipVerify: true}},
-			Limits:   &store.Limits{Window: 30, Key: "{client_ip}"},
+			Limits:   &store.Limits{Window: 30, Key: "{client_ip}", BodyMax: 1 << 40, MaxConcurrent: 7},
 			Plugins: []json.RawMessage{
 				json.RawMessage(`{"handler":"headers","response":{"set":{"X-B":["<b>"],"X-A":["\"\\u0000\""]}}}`),
 				json.RawMessage(`{"handler":"x","n":1.50,"big":12345678901234567890,"null":null,"deep":[[{}]]}`),
