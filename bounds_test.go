@@ -63,3 +63,40 @@ func (s *server) putChunked(path, body string) (int, error) {
 	defer res.Body.Close()
 	return res.StatusCode, nil
 }
+
+func TestPreflightsPassThru(t *testing.T) {
+	s := start(t, func(cfg map[string]any) {
+		siteOf(cfg)["routes"] = handle(route{"handler": "isekai", "pass_thru": true}, route{"handler": "static_response", "body": "next"})
+	})
+	s.create(route{"path": "/mine", "method": "PUT", "target_url": "http://127.0.0.1:1", "cors": route{}})
+	s.create(route{"path": "/other", "method": "PUT", "target_url": "http://127.0.0.1:1"})
+	for path, want := range map[string]int{"/mine": http.StatusNoContent, "/other": http.StatusOK, "/none": http.StatusOK} {
+		res := s.do("OPTIONS", s.site+path, "", "Origin", "https://app.test", "Access-Control-Request-Method", "PUT")
+		if res.StatusCode != want || want == http.StatusOK && res.body != "next" {
+			t.Errorf("%s: %d %q", path, res.StatusCode, res.body)
+		}
+	}
+}
+
+// TestPreflightWithBody has a body that never comes: it must not keep the answer.
+func TestPreflightWithBody(t *testing.T) {
+	s := start(t, nil)
+	s.create(route{"path": "/x", "method": "PUT", "target_url": "http://127.0.0.1:1", "cors": route{}})
+	for _, expect := range []string{"", "Expect: 100-continue\r\n"} {
+		conn, err := net.Dial("tcp", strings.TrimPrefix(s.site, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		fmt.Fprintf(conn, "OPTIONS /x HTTP/1.1\r\nHost: x\r\nOrigin: https://app.test\r\nAccess-Control-Request-Method: PUT\r\nContent-Length: 1000\r\n%s\r\n", expect)
+		// Much longer than it takes, and much shorter than for ever.
+		_ = conn.SetReadDeadline(time.Now().Add(time.Minute))
+		answer, err := io.ReadAll(conn)
+		if err != nil {
+			t.Fatalf("the connection is still open: %v", err)
+		}
+		if !strings.HasPrefix(string(answer), "HTTP/1.1 204 ") || strings.Count(string(answer), "HTTP/1.1") != 1 {
+			t.Errorf("got %q", answer)
+		}
+	}
+}

@@ -31,6 +31,7 @@ type route struct {
 	MergeSlashes bool              `json:"merge_slashes,omitempty"`
 	Upstream     *upstreamSettings `json:"upstream,omitempty"`
 	Limits       map[string]any    `json:"limits,omitempty"`
+	CORS         map[string]any    `json:"cors,omitzero"`
 	Plugins      []json.RawMessage `json:"plugins,omitempty"`
 	Labels       map[string]string `json:"labels,omitempty"`
 

@@ -8,6 +8,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/isekai-gateway/isekai/cors"
 	"github.com/isekai-gateway/isekai/internal/inflight"
 	"github.com/isekai-gateway/isekai/proxy"
 	"github.com/isekai-gateway/isekai/ratelimit"
@@ -58,6 +59,7 @@ func check(row *store.Route, plugins []string, policy *proxy.Policy) (*proxy.Tar
 	}
 	validateTexts(&errs, row)
 	validateLimits(&errs, row)
+	validateCORS(&errs, row)
 	if errs, err = collect(errs, checkPlugins(row.Plugins, plugins)); err != nil {
 		return nil, err
 	}
@@ -116,6 +118,28 @@ func validateLimits(errs *store.FieldErrors, row *store.Route) {
 	}
 }
 
+func validateCORS(errs *store.FieldErrors, row *store.Route) {
+	if row.CORS == nil {
+		return
+	}
+	fields, _ := errors.AsType[store.FieldErrors](cors.Config(*row.CORS).Validate())
+	for _, e := range fields {
+		errs.Add("cors."+e.Field, e.Message)
+	}
+}
+
+// newCORS returns the policy of a route that has one, else nil.
+func newCORS(route *routing.Route) (*cors.Policy, error) {
+	if route.CORS == nil {
+		return nil, nil
+	}
+	policy, err := cors.New(cors.Config(*route.CORS).WithDefaultMethods(route.Methods().Names()))
+	if err != nil {
+		return nil, fmt.Errorf("compiling cors: %w", err)
+	}
+	return policy, nil
+}
+
 // compile makes the pipeline of a route. It fails if the configuration or the
 // binary has changed since the row was accepted.
 func (c *compiler) compile(route *routing.Route) (*Pipeline, error) {
@@ -124,6 +148,9 @@ func (c *compiler) compile(route *routing.Route) (*Pipeline, error) {
 		return nil, err
 	}
 	p := &Pipeline{Route: route, target: target, bodyMax: c.bodyMax}
+	if p.cors, err = newCORS(route); err != nil {
+		return nil, err
+	}
 	if route.RateLimit > 0 {
 		p.limit = newLimit(route, c.limiter)
 	}

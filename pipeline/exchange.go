@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/net/http/httpguts"
 
+	"github.com/isekai-gateway/isekai/cors"
 	"github.com/isekai-gateway/isekai/routing"
 )
 
@@ -24,13 +25,18 @@ type Exchange struct {
 	// RequestID is sent to the upstream and to the client.
 	RequestID string
 
+	// Preflight says that the request is a CORS preflight, and the route that of
+	// the request that it asks about.
+	Preflight bool
+
 	route    *routing.Route
 	url      url.URL // the request's URL as it was matched, to notice rewrites
 	cancel   context.CancelCauseFunc
 	deadline deadline
 	body     *body
 	writer   writer
-	extended bool // an extended CONNECT (RFC 8441), which is a stream once answered
+	origin   string // the client's, whatever plugins do to the request
+	extended bool   // an extended CONNECT (RFC 8441), which is a stream once answered
 
 	forwarded  bool            // the transport has the body, and reads it whenever it likes
 	onStream   func(*Exchange) // called once when the answer turns out to be a stream
@@ -90,6 +96,7 @@ func (x *Exchange) begin(w http.ResponseWriter, r *http.Request, bodyMax int64) 
 	x.writer = writer{ResponseWriter: w, exchange: x}
 	x.url = *r.URL
 	x.extended = r.Method == http.MethodConnect
+	x.origin = cors.Origin(r)
 	r = r.WithContext(x)
 	if r.Body != nil && r.Body != http.NoBody {
 		x.body = &body{

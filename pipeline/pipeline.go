@@ -16,6 +16,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/isekai-gateway/isekai/cors"
 	"github.com/isekai-gateway/isekai/internal/inflight"
 	"github.com/isekai-gateway/isekai/proxy"
 	"github.com/isekai-gateway/isekai/routing"
@@ -31,6 +32,7 @@ type Pipeline struct {
 	forwarder *proxy.Forwarder
 	handler   caddyhttp.Handler // the plugins, with forward at their end
 	chain     func() error      // gives the plugins back
+	cors      *cors.Policy
 	limit     *limit
 	bodyMax   int64 // bytes, 0 for no bound
 
@@ -64,11 +66,18 @@ var ErrBadBody = errors.New("the request body is malformed or incomplete")
 // Serve runs the request of x, whose Path and RequestID are set. It returns nil
 // when an answer was written, else an error for Caddy to handle.
 func (p *Pipeline) Serve(w http.ResponseWriter, r *http.Request, x *Exchange) error {
-	if p.err != nil {
+	switch {
+	case x.Preflight && p.cors != nil:
+		return p.answerPreflight(w, r)
+	case p.err != nil:
+		p.Share(w.Header(), r)
 		return caddyhttp.Error(http.StatusServiceUnavailable, fmt.Errorf("%w: route %d: %w", ErrBroken, p.Route.ID, p.err))
 	}
 	x.route = p.Route
 	w, r = x.begin(w, r, p.bodyMax)
+	if x.writer.cors = p.cors; p.cors != nil {
+		defer x.shareError()
+	}
 	defer p.forget(x)
 	defer x.end()
 	if p.Route.Timeout == 0 {

@@ -135,6 +135,8 @@ func (s *Set) build(_ context.Context, route *routing.Route) (*Pipeline, error) 
 	if err != nil {
 		s.logger.Error("route can't be served", zap.Int64("route", route.ID), zap.Error(err))
 		p = &Pipeline{Route: route, err: err}
+		// Pages may still read that it is so, if it is not this that can't be set up.
+		p.cors, _ = newCORS(route)
 		p.refs.Store(1)
 	}
 	p.set = s

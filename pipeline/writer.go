@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"strings"
 	"time"
+
+	"github.com/isekai-gateway/isekai/cors"
 )
 
 // writer is the answer of one exchange: it sees the header before it leaves and
@@ -18,6 +20,7 @@ type writer struct {
 	bytes    int64
 	hijacked bool
 	onHeader func(http.Header) // what a policy adds to the final header; may be nil
+	cors     *cors.Policy      // of the route, in place of an upstream's; may be nil
 }
 
 // Unwrap is for http.ResponseController.
@@ -42,6 +45,9 @@ func (w *writer) WriteHeader(status int) {
 	h["X-Request-Id"] = []string{w.exchange.RequestID}
 	if w.onHeader != nil {
 		w.onHeader(h)
+	}
+	if w.cors != nil {
+		w.cors.ApplyTo(h, w.exchange.origin)
 	}
 	if b := w.exchange.body; b != nil {
 		if w.exchange.forwarded {

@@ -102,6 +102,11 @@ type Spec struct {
 	// and how many requests may be in flight.
 	Limits *Limits `json:"limits,omitempty"`
 
+	// Which pages of other origins may use the route. Nil means that the gateway
+	// has no part in it: preflights are requests like any other, and what the
+	// upstream says stands. Default: nil.
+	CORS *CORS `json:"cors,omitempty"`
+
 	// Caddy HTTP handler modules to run, in order, before forwarding; each is an
 	// object with the key "handler", as in Caddy's JSON. Which modules may stand
 	// here is the allow-list "plugins" of the isekai app.

@@ -85,6 +85,10 @@ func fullRoute() *store.Route {
 			StripPrefix: true, PreserveHost: true, MergeSlashes: true,
 			Upstream: &store.Upstream{Protocol: "http1", TLS: &store.UpstreamTLS{ServerName: "a", CA: "PEM\n", InsecureSkipVerify: true}},
 			Limits:   &store.Limits{Window: 30, Key: "{client_ip}", BodyMax: 1 << 40, MaxConcurrent: 7},
+			CORS: &store.CORS{
+				Origins: []string{`~https://[a-z]+\.app\.test`}, Methods: []string{"PUT"}, Headers: []string{"X-A"}, ExposeHeaders: []string{"X-B"},
+				Credentials: true, MaxAge: -1, PrivateNetwork: true,
+			},
 			Plugins: []json.RawMessage{
 				json.RawMessage(`{"handler":"headers","response":{"set":{"X-B":["<b>"],"X-A":["\"\\u0000\""]}}}`),
 				json.RawMessage(`{"handler":"x","n":1.50,"big":12345678901234567890,"null":null,"deep":[[{}]]}`),
