@@ -1,6 +1,7 @@
 package isekai
 
 import (
+	"math"
 	"strconv"
 
 	"github.com/caddyserver/caddy/v2"
@@ -8,6 +9,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/dustin/go-humanize"
 )
 
 func init() {
@@ -55,6 +57,7 @@ func parseGlobalOption(d *caddyfile.Dispenser, earlier any) (any, error) {
 //		stats_interval  <duration>
 //		drain_timeout   <duration>
 //		max_concurrent  <number>
+//		body_max        <size>
 //	}
 func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next()
@@ -102,6 +105,7 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		"stats_interval":  duration(d, &a.StatsInterval),
 		"drain_timeout":   duration(d, &a.DrainTimeout),
 		"max_concurrent":  number(d, &a.MaxConcurrent),
+		"body_max":        size(d, &a.BodyMax),
 	})
 }
 
@@ -196,6 +200,22 @@ func duration(d *caddyfile.Dispenser, to *caddy.Duration) func() error {
 			return d.Errf("%s must be a duration such as 30s, not %q", name, value)
 		}
 		*to = caddy.Duration(parsed)
+		return nil
+	}
+}
+
+func size(d *caddyfile.Dispenser, to *int64) func() error {
+	return func() error {
+		name := d.Val()
+		value, err := one(d)
+		if err != nil {
+			return err
+		}
+		parsed, err := humanize.ParseBytes(value)
+		if err != nil || parsed == 0 || parsed > math.MaxInt64 {
+			return d.Errf("%s must be a size such as 10MB or 64KiB, not %q", name, value)
+		}
+		*to = int64(parsed)
 		return nil
 	}
 }

@@ -47,6 +47,7 @@ func TestCaddyfileApp(t *testing.T) {
 		stats_interval 1d
 		drain_timeout 1m
 		max_concurrent 100
+		body_max 10MB
 	}
 }`)
 	if err != nil {
@@ -67,6 +68,7 @@ func TestCaddyfileApp(t *testing.T) {
 		"stats_interval":  86400 * second,
 		"drain_timeout":   60 * second,
 		"max_concurrent":  100.0,
+		"body_max":        10e6,
 	}}
 	if diff := cmp.Diff(want, cfg["apps"]); diff != "" {
 		t.Error(diff)
@@ -114,6 +116,10 @@ func TestCaddyfileErrorsNameTheirLine(t *testing.T) {
 		"two dsns":            {app("\t\tstore a b"), "at Caddyfile:3"},
 		"not a number":        {app("\t\tmax_concurrent many"), `max_concurrent must be a whole number, not "many", at Caddyfile:3`},
 		"negative number":     {app("\t\tmax_concurrent -1"), "whole number"},
+		"not a size":          {app("\t\tbody_max large"), `body_max must be a size such as 10MB or 64KiB, not "large", at Caddyfile:3`},
+		"zero size":           {app("\t\tbody_max 0"), "must be a size"},
+		"negative size":       {app("\t\tbody_max -1"), "must be a size"},
+		"enormous size":       {app("\t\tbody_max 10EB"), "must be a size"},
 		"not a duration":      {app("\t\thealth_interval soon"), `health_interval must be a duration such as 30s, not "soon", at Caddyfile:3`},
 		"zero duration":       {app("\t\tstats_interval 0s"), "must be a duration"},
 		"no plugins":          {app("\t\tplugins"), "at Caddyfile:3"},
@@ -139,6 +145,7 @@ func TestBadSettingsAreRefused(t *testing.T) {
 		"unknown plugin":  {func(cfg map[string]any) { isekaiApp(cfg)["plugins"] = []string{"nope"} }, `plugin "nope" is not`},
 		"bad range":       {func(cfg map[string]any) { isekaiApp(cfg)["targets"] = route{"deny": []string{"ten"}} }, "targets.deny"},
 		"negative":        {func(cfg map[string]any) { isekaiApp(cfg)["max_concurrent"] = -1 }, "max_concurrent must not be negative"},
+		"negative size":   {func(cfg map[string]any) { isekaiApp(cfg)["body_max"] = -1 }, "body_max must not be negative"},
 		"negative time":   {func(cfg map[string]any) { isekaiApp(cfg)["drain_timeout"] = -1 }, "drain_timeout must not be negative"},
 		"bad DSN":         {func(cfg map[string]any) { isekaiApp(cfg)["store"] = route{"dsn": "mysql://x"} }, "opening store"},
 		"missing seed":    {func(cfg map[string]any) { isekaiApp(cfg)["seed"] = "/no/such/file" }, "reading seed file"},

@@ -11,6 +11,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 
+	"github.com/isekai-gateway/isekai/cors"
 	"github.com/isekai-gateway/isekai/forwardauth"
 	"github.com/isekai-gateway/isekai/gateway"
 	"github.com/isekai-gateway/isekai/pipeline"
@@ -37,7 +38,7 @@ var (
 // address, a stack or SQL.
 var public = []error{
 	errNoRoute, errMethodNotAllowed, errRepeatedSlashes, errNotReady, errTooManyRequests,
-	routing.ErrBadPath, ratelimit.ErrLimited,
+	routing.ErrBadPath, ratelimit.ErrLimited, pipeline.ErrBodyTooLarge, pipeline.ErrBusy, cors.ErrOrigin,
 }
 
 // problem is an error in the form of RFC 9457.
@@ -50,14 +51,20 @@ type problem struct {
 	Violated  []string `json:"violated-policies,omitempty"`
 }
 
-// quotaExceeded is registered by draft-ietf-httpapi-ratelimit-headers-11.
-const quotaExceeded = "https://iana.org/assignments/http-problem-types#quota-exceeded"
+// Problem types that draft-ietf-httpapi-ratelimit-headers-11 registers.
+const (
+	quotaExceeded   = "https://iana.org/assignments/http-problem-types#quota-exceeded"
+	reducedCapacity = "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity"
+)
 
 // problemOf describes err to a client.
 func problemOf(err error, status int) problem {
 	p := problem{Title: http.StatusText(status), Status: status}
 	if limited, ok := errors.AsType[*ratelimit.LimitedError](err); ok {
 		p.Type, p.Violated = quotaExceeded, limited.Policies
+	}
+	if isShed(err) {
+		p.Type = reducedCapacity
 	}
 	for _, known := range public {
 		if errors.Is(err, known) {
@@ -137,7 +144,7 @@ func (p *Problem) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 // isState reports whether err is a state of the gateway or of an upstream, which is
 // told elsewhere and comes in floods.
 func isState(err error) bool {
-	return errors.Is(err, errNotReady) || errors.Is(err, errTooManyRequests) || errors.Is(err, proxy.ErrNoTarget)
+	return errors.Is(err, errNotReady) || isShed(err) || errors.Is(err, proxy.ErrNoTarget)
 }
 
 func writeJSON(w http.ResponseWriter, contentType string, status int, value any) error {

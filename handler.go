@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/net/http/httpguts"
 
+	"github.com/isekai-gateway/isekai/cors"
 	"github.com/isekai-gateway/isekai/pipeline"
 	"github.com/isekai-gateway/isekai/routing"
 )
@@ -92,6 +93,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 			err = h.recovered(p, x)
 		}
 		counters.End(outcome(r, x, err, p != nil))
+		if isShed(err) {
+			counters.Shed()
+		}
 		if err != nil {
 			limitRest(w, r)
 		}
@@ -103,18 +107,22 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if err != nil {
 		return err
 	}
-	if most := app.MaxConcurrent; most > 0 && counters.InFlight() > int64(most) {
-		w.Header().Set("Retry-After", "1")
-		return caddyhttp.Error(http.StatusServiceUnavailable, errTooManyRequests)
-	}
 	describe(r, route, x)
-	sanitize(r, x)
-
 	p, err := app.pipelines.Get(r.Context(), route)
 	if err != nil {
 		return caddyhttp.Error(http.StatusServiceUnavailable, err)
 	}
 	defer p.Release()
+	if x.Preflight {
+		limitRest(w, r) // nobody wants a body that it may have
+		return p.Serve(w, r, x)
+	}
+	if most := app.MaxConcurrent; most > 0 && counters.InFlight() > int64(most) {
+		w.Header().Set("Retry-After", "1")
+		p.Share(w.Header(), r)
+		return caddyhttp.Error(http.StatusServiceUnavailable, errTooManyRequests)
+	}
+	sanitize(r, x)
 	return p.Serve(w, r, x)
 }
 
@@ -137,7 +145,10 @@ func (h *Handler) resolve(w http.ResponseWriter, r *http.Request, x *pipeline.Ex
 		Header:   r.Header,
 		RawQuery: r.URL.RawQuery,
 	}
-	route := table.Match(&q)
+	route := matchPreflight(table, q, r)
+	if x.Preflight = route != nil; !x.Preflight {
+		route = table.Match(&q)
+	}
 	switch {
 	case route == nil:
 		allow := table.Allow(&q)
@@ -154,6 +165,20 @@ func (h *Handler) resolve(w http.ResponseWriter, r *http.Request, x *pipeline.Ex
 	x.Path = path.Text
 	pipeline.SetPath(r.URL, path.Text)
 	return route, nil
+}
+
+// matchPreflight returns the route of the request that a CORS preflight asks
+// about, if that route has a policy to answer by. Otherwise it returns nil, as for
+// all other requests, and a preflight is the OPTIONS request that it is.
+func matchPreflight(table *routing.Table, q routing.Request, r *http.Request) *routing.Route {
+	if !cors.IsPreflight(r) {
+		return nil
+	}
+	q.Method, q.Preflight = cors.RequestMethod(r), true
+	if route := table.Match(&q); route != nil && route.CORS != nil {
+		return route
+	}
+	return nil
 }
 
 // matchMethod is the request's method, with a WebSocket over HTTP/2 or HTTP/3
@@ -200,8 +225,9 @@ func (h *Handler) recovered(p any, x *pipeline.Exchange) error {
 // send what net/http reads of its body before the answer.
 const restTimeout = 5 * time.Second
 
-// limitRest keeps a refused request's body from holding its connection for as
-// long as the client likes. net/http lifts the deadline for the next request.
+// limitRest keeps the body of a request that was refused, or needs none, from
+// holding its connection for as long as the client likes. net/http lifts the
+// deadline for the next request.
 func limitRest(w http.ResponseWriter, r *http.Request) {
 	if r.ProtoMajor == 1 && r.ContentLength != 0 {
 		if httpguts.HeaderValuesContainsToken(r.Header["Expect"], "100-continue") {
@@ -212,6 +238,11 @@ func limitRest(w http.ResponseWriter, r *http.Request) {
 		// Without support for deadlines there is no connection to hold either.
 		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(restTimeout))
 	}
+}
+
+// isShed says whether a request was refused since too many were in flight.
+func isShed(err error) bool {
+	return errors.Is(err, errTooManyRequests) || errors.Is(err, pipeline.ErrBusy)
 }
 
 // outcome is the status that a request counts under.

@@ -90,6 +90,10 @@ type App struct {
 	// and other streams count as long as they are open. Default: 0, no bound.
 	MaxConcurrent int `json:"max_concurrent,omitempty"`
 
+	// The most bytes of a request's body, for routes whose limits.body_max does not
+	// say otherwise; larger ones are answered 413. Default: 0, no bound.
+	BodyMax int64 `json:"body_max,omitempty"`
+
 	gateway     *gateway.Gateway
 	gatewayKey  string
 	pipelines   *pipeline.Set
@@ -224,6 +228,8 @@ func (a *App) Provision(ctx caddy.Context) error {
 		Limiter:         a.gateway.Limiter,
 		States:          shared.upstreams,
 		Mirror:          a.gateway.Mirror,
+		InFlight:        &a.gateway.InFlight,
+		BodyMax:         a.BodyMax,
 	})
 	if err != nil {
 		return err
@@ -254,8 +260,9 @@ func (a *App) validate() error {
 			return fmt.Errorf("%s must not be negative", name)
 		}
 	}
-	for name, value := range map[string]int{
-		"max_concurrent": a.MaxConcurrent, "cache.max_size": a.Cache.MaxSize, "store.max_conns": a.Store.MaxConns,
+	for name, value := range map[string]int64{
+		"max_concurrent": int64(a.MaxConcurrent), "body_max": a.BodyMax,
+		"cache.max_size": int64(a.Cache.MaxSize), "store.max_conns": int64(a.Store.MaxConns),
 	} {
 		if value < 0 {
 			return fmt.Errorf("%s must not be negative", name)

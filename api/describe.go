@@ -6,6 +6,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"github.com/isekai-gateway/isekai/cors"
 	"github.com/isekai-gateway/isekai/mirror"
 	"github.com/isekai-gateway/isekai/ratelimit"
 	"github.com/isekai-gateway/isekai/store"
@@ -22,7 +23,7 @@ type field struct {
 	secret    bool    // never repeated in an answer
 	min, max  float64 // if they differ
 	above     bool    // min itself is too small
-	maxLength int     // bytes of a text, or of each value of a map
+	maxLength int     // bytes of a text, or of each text in a map or list
 	maxCount  int     // items or entries
 	enum      []any
 }
@@ -51,7 +52,8 @@ var routeFields = map[string]field{
 	"preserve_host": {doc: "Whether the upstream sees the client's Host instead of the target's. Default: false.", byDefault: false},
 	"merge_slashes": {doc: "Whether repeated slashes in the request path are merged, instead of being answered 400. Default: false.", byDefault: false},
 	"upstream":      {doc: "Which targets to forward to, and how."},
-	"limits":        {doc: "How rate_limit is counted."},
+	"limits":        {doc: "What the route takes on: how rate_limit is counted, how large a body may be, how many requests may be in flight."},
+	"cors":          {doc: "Which pages of other origins may use the route. The gateway answers their preflights, before authentication and limits, and replaces the upstream's CORS fields. Default: none; preflights are requests like any other, and what the upstream says stands."},
 	"mirror":        {doc: "Another server that gets copies of the requests. It never delays or fails them. Default: none."},
 	"plugins":       {doc: "Caddy HTTP handler modules to run in order before forwarding, each as in Caddy's JSON. Which are allowed is set in Caddy's configuration. Default: none.", maxCount: 100},
 	"labels":        {doc: "Labels for people and filters. Default: none.", example: map[string]string{"team": "shop"}, maxLength: 200, maxCount: 64},
@@ -65,6 +67,23 @@ var routeFields = map[string]field{
 var limitsFields = map[string]field{
 	"window": {doc: "The window in seconds. Default: 60.", byDefault: 60, min: 1, max: float64(ratelimit.MaxWindow / time.Second)},
 	"key":    {doc: "What is counted apart: any text with Caddy placeholders. IPv6 addresses count per /64. Default: {client_ip}.", byDefault: "{client_ip}", maxLength: 1024},
+	"body_max": {doc: "The most bytes of a request's body, -1 for no bound; a larger one is answered 413. Default: 0, which leaves it to the app's body_max.",
+		byDefault: 0, example: 10_000_000, min: store.NoBodyMax, max: store.MaxBodyMax},
+	"max_concurrent": {doc: "The most requests in flight on each gateway, 0 for no bound; more are answered 503. Open streams count. Default: 0.", byDefault: 0, example: 100, max: store.MaxMaxConcurrent},
+}
+
+var corsFields = map[string]field{
+	"origins": {doc: "The origins whose pages may ask, each one of: an origin (https://app.example.com); one with a wildcard for one or more labels (https://*.example.com); ~ and a regular expression (RE2) for the whole origin; null; or * alone for all. null and * can't be had with credentials. Must not be empty. Default: *; required with credentials.",
+		example: []string{"https://app.example.com", `~https://pr-[0-9]+\.example\.dev`}, maxLength: cors.MaxOrigin, maxCount: cors.MaxItems},
+	"methods": {doc: "The methods that pages may use, or * alone for every method, which can't be had with credentials. Default: the route's own; if these are * and credentials are allowed, the usual ones.",
+		example: []string{"GET", "PUT"}, maxLength: cors.MaxName, maxCount: cors.MaxItems},
+	"headers": {doc: "The request header fields that pages may set beside those that browsers always let them set, or * alone for every field, which can't be had with credentials. Default: none.",
+		example: []string{"Authorization", "Content-Type"}, maxLength: cors.MaxName, maxCount: cors.MaxItems},
+	"expose_headers": {doc: "The response header fields, such as X-Request-Id and RateLimit, that pages may read beside those that browsers always let them read, or * alone for every field, which can't be had with credentials. Default: none.",
+		example: []string{"X-Request-Id", "RateLimit"}, maxLength: cors.MaxName, maxCount: cors.MaxItems},
+	"credentials":     {doc: "Whether pages may send cookies, HTTP authentication and client certificates and read the answer. Default: false.", byDefault: false},
+	"max_age":         {doc: "How many seconds browsers may keep the answer to a preflight; -1 tells them not to. Default: 0, which leaves it to them (5 seconds).", byDefault: 0, example: 600, min: -1, max: cors.MaxMaxAge},
+	"private_network": {doc: "Whether pages from the Internet may reach the route in a private network, for browsers that ask. Default: false.", byDefault: false},
 }
 
 var mirrorFields = map[string]field{
@@ -88,6 +107,7 @@ func (route) TransformSchema(r huma.Registry, s *huma.Schema) *huma.Schema {
 	describeUpstream(r, s.Properties["upstream"])
 	describe(r.SchemaFromRef(s.Properties["limits"].Ref), limitsFields)
 	describe(r.SchemaFromRef(s.Properties["mirror"].Ref), mirrorFields)
+	describe(r.SchemaFromRef(s.Properties["cors"].Ref), corsFields)
 	return s
 }
 
@@ -123,6 +143,8 @@ func (f field) describe(s *huma.Schema) {
 	text := s
 	if values, ok := s.AdditionalProperties.(*huma.Schema); ok {
 		text = values
+	} else if f.maxLength > 0 && s.Type == huma.TypeArray {
+		text = s.Items
 	}
 	if f.maxLength > 0 {
 		text.MaxLength = &f.maxLength

@@ -245,11 +245,14 @@ func TestStatus(t *testing.T) {
 	n.create(t, "/b", `"enabled": false`)
 	n.Requests.Begin()
 	n.Requests.End(http.StatusBadGateway)
+	n.Requests.Begin()
+	n.Requests.End(http.StatusServiceUnavailable)
+	n.Requests.Shed()
 	got := n.do(t, "GET", "/api/status", "").want(200).object()
 	for name, want := range map[string]any{
 		"version": "test", "status": "ok", "revision": 2.0,
 		"routes":   object{"total": 2.0, "served": 1.0, "broken": 0.0},
-		"requests": object{"total": 1.0, "in_flight": 0.0, "refused": 0.0, "failed": 1.0},
+		"requests": object{"total": 2.0, "in_flight": 0.0, "refused": 0.0, "failed": 2.0, "shed": 1.0},
 	} {
 		if diff := cmp.Diff(want, got[name]); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", name, diff)

@@ -19,6 +19,7 @@ func FuzzBody(f *testing.F) {
 		anyRoute, `{}`, `[]`, `{"path": "/a", "path": "/b"}`, `{"path": "/\ud800", "target_url": "http://x"}`,
 		`{"path": "/a/{x:[0-9]+}/*", "target_url": "http://x/{x}", "headers": {"A": "*"}, "plugins": [{"handler": "encode", "n": 1e9}]}`,
 		`{"path": "/a", "target_url": "http://x", "limits": {"window": 60}, "upstream": {"tls": {}}, "labels": {"": ""}}`,
+		`{"path": "/a", "target_url": "http://x", "limits": {"body_max": -1, "max_concurrent": 5}, "cors": {"origins": ["*"], "max_age": 60}}`,
 	} {
 		f.Add(seed)
 	}

@@ -33,6 +33,7 @@ type (
 		InFlight int64 `json:"in_flight" doc:"Of these, not answered yet."`
 		Refused  int64 `json:"refused" doc:"Answered 4xx."`
 		Failed   int64 `json:"failed" doc:"Answered 5xx, or broken off."`
+		Shed     int64 `json:"shed" doc:"Of these, refused because max_concurrent or limits.max_concurrent requests were in flight."`
 	}
 	mirrorStats struct {
 		Sent    int64         `json:"sent" doc:"Copies that a mirror has answered, whatever the answer."`

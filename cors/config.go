@@ -12,68 +12,29 @@ import (
 	"github.com/isekai-gateway/isekai/store"
 )
 
-// MaxMaxAge is the longest max_age in seconds, a day. No browser keeps the
-// answer to a preflight for longer: Firefox takes a day, Chromium two hours.
-const MaxMaxAge = 86400
+// Bounds of a Config.
+const (
+	// MaxItems is the most items of each list.
+	MaxItems = 100
 
-// maxItems bounds each list of a Config.
-const maxItems = 100
+	// MaxOrigin is the length of an origin in bytes, that of requests too, and of a
+	// regular expression. A host name has at most 253 bytes.
+	MaxOrigin = 512
+
+	// MaxName is the length of a method or of a header field's name in bytes.
+	MaxName = 256
+
+	// MaxMaxAge is the longest max_age in seconds, a day. No browser keeps the
+	// answer to a preflight for longer: Firefox takes a day, Chromium two hours.
+	MaxMaxAge = 86400
+)
 
 // all is what stands for every origin, method or header.
 const all = "*"
 
-// Config says which pages of other origins may use a resource. The zero value
-// lets every page read it, without credentials.
-type Config struct {
-	// The origins whose pages may ask, each one of
-	//
-	//   - an origin, like `https://app.example.com` or `http://localhost:3000`;
-	//     upper case, default ports and international names are normalized;
-	//   - an origin whose host is a wildcard, like `https://*.example.com`, for one
-	//     or more labels in place of the `*`. It does not match
-	//     `https://example.com`, and scheme and port must be equal;
-	//   - `~` and a regular expression (RE2) for the whole origin, like
-	//     `~https://pr-[0-9]+\.example\.com`. Browsers send origins in lower case
-	//     and without a default port;
-	//   - `null`, for sandboxed frames and local files. Any page can make itself
-	//     that origin, so it can't be had with credentials;
-	//   - `*` alone, for every origin. It can't be had with credentials.
-	//
-	// At most 100. Default: `*`; required with credentials.
-	Origins []string `json:"origins,omitempty"`
-
-	// The methods that pages may use, in any case, or `*` alone for every method,
-	// which can't be had with credentials. CONNECT, TRACE and TRACK are closed to
-	// pages. Browsers never ask about GET, HEAD and POST and use them in any case.
-	// At most 100. Default: GET, HEAD and POST, and on a route its own methods.
-	Methods []string `json:"methods,omitempty"`
-
-	// The request header fields that pages may set beside the harmless ones that
-	// Fetch always lets them set, e.g. `Authorization`, or `Content-Type` for
-	// JSON. `*` alone is for every field, Authorization too: the answer repeats
-	// what was asked for. It can't be had with credentials. At most 100.
-	// Default: none.
-	Headers []string `json:"headers,omitempty"`
-
-	// The response header fields that pages may read beside the few that Fetch
-	// always lets them read, or `*` alone for every field, which can't be had with
-	// credentials. At most 100. Default: none.
-	ExposeHeaders []string `json:"expose_headers,omitempty"`
-
-	// Whether pages may send cookies, HTTP authentication and client certificates
-	// and read the answer. Tokens that a page sets itself, in Authorization, don't
-	// need it. Default: false.
-	Credentials bool `json:"credentials,omitempty"`
-
-	// How many seconds browsers may keep the answer to a preflight, up to 86400;
-	// -1 tells them not to. Default: 0, which leaves it to them (5 seconds).
-	MaxAge int `json:"max_age,omitempty"`
-
-	// Whether pages from the Internet may reach this server in a private network,
-	// for browsers that ask (https://wicg.github.io/private-network-access/).
-	// Default: false.
-	PrivateNetwork bool `json:"private_network,omitempty"`
-}
+// Config is what a policy is made of, with the fields and defaults of store.CORS:
+// the zero value lets every page read a resource, without credentials.
+type Config store.CORS
 
 // Validate returns nil, or store.FieldErrors with everything that is wrong. The
 // fields are relative to the Config, e.g. "origins[0]".
@@ -84,12 +45,18 @@ func (c Config) Validate() error {
 
 // WithDefaultMethods returns a Config that names these methods if c names none:
 // those of a route, "*" alone for all. With credentials, which no "*" allows,
-// that is the usual methods.
+// that is the usual methods. Methods that no page can use are left out.
 func (c Config) WithDefaultMethods(methods []string) Config {
 	if len(c.Methods) > 0 {
 		return c
 	}
-	c.Methods = methods
+	c.Methods = slices.DeleteFunc(slices.Clone(methods), func(method string) bool {
+		if method == all {
+			return false
+		}
+		_, err := parseMethod(method)
+		return err != nil
+	})
 	if c.Credentials && slices.Equal(methods, []string{all}) {
 		c.Methods = []string{
 			http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut,
@@ -137,13 +104,17 @@ func (p *Policy) addOrigins(errs *store.FieldErrors, c Config) {
 	const field = "origins"
 	if len(c.Origins) == 0 {
 		p.any = true
-		if c.Credentials {
+		switch {
+		case c.Credentials:
 			errs.Add(field, "must be named if credentials are allowed")
+		case c.Origins != nil:
+			// Whoever takes the last origin out of a list does not mean all of them.
+			errs.Add(field, "must not be empty; leave it out for every origin")
 		}
 		return
 	}
-	if len(c.Origins) > maxItems {
-		errs.Add(field, fmt.Sprintf("must not be more than %d", maxItems))
+	if len(c.Origins) > MaxItems {
+		errs.Add(field, fmt.Sprintf("must not be more than %d", MaxItems))
 		return
 	}
 	for i, text := range c.Origins {
@@ -173,8 +144,8 @@ func (p *Policy) addOrigins(errs *store.FieldErrors, c Config) {
 // joinList returns the normal forms of items as the value of a header field,
 // each once.
 func joinList(errs *store.FieldErrors, field string, items []string, credentials bool, parse func(string) (string, error)) string {
-	if len(items) > maxItems {
-		errs.Add(field, fmt.Sprintf("must not be more than %d", maxItems))
+	if len(items) > MaxItems {
+		errs.Add(field, fmt.Sprintf("must not be more than %d", MaxItems))
 		return ""
 	}
 	var names []string
@@ -205,9 +176,13 @@ func checkAny(errs *store.FieldErrors, field string, items int, credentials bool
 	}
 }
 
+var errLongName = fmt.Errorf("must not be longer than %d bytes", MaxName)
+
 func parseMethod(s string) (string, error) {
 	method := strings.ToUpper(s)
 	switch {
+	case len(s) > MaxName:
+		return "", errLongName
 	case method == http.MethodConnect || method == http.MethodTrace || method == "TRACK":
 		return "", fmt.Errorf("no page can use %s", method)
 	case !httpguts.ValidHeaderFieldName(method): // also a token
@@ -217,6 +192,9 @@ func parseMethod(s string) (string, error) {
 }
 
 func parseFieldName(s string) (string, error) {
+	if len(s) > MaxName {
+		return "", errLongName
+	}
 	if !httpguts.ValidHeaderFieldName(s) {
 		return "", fmt.Errorf("%q is no name of a header field", s)
 	}

@@ -31,6 +31,8 @@ func TestValidate(t *testing.T) {
 		{`{"origins": ["https://*.app.test", "~https://[a-z]+\\.app\\.test"], "credentials": true}`, nil},
 		{`{"origins": ["null"]}`, nil},
 
+		{`{"origins": []}`, []string{"origins: must not be empty"}},
+		{`{"origins": [], "credentials": true}`, []string{"origins: must be named"}},
 		{`{"credentials": true}`, []string{"origins: must be named"}},
 		{`{"origins": ["*"], "credentials": true}`, []string{`origins[0]: "*" can't be had with credentials`}},
 		{`{"origins": ["https://app.test", "*"]}`, []string{"origins[1]: \"*\" means all and must stand alone"}},
@@ -93,6 +95,7 @@ func TestValidate(t *testing.T) {
 			`headers[1]: "X A" is no name`, `headers[2]: "" is no name`,
 			`expose_headers[0]: "X:A" is no name`, `expose_headers[1]: `, `expose_headers[2]: `,
 		}},
+		{`{"methods": ["` + strings.Repeat("A", 257) + `"], "headers": ["` + strings.Repeat("a", 257) + `"]}`, []string{"methods[0]: must not be longer", "headers[0]: must not be longer"}},
 		{`{"headers": ["*", "X-A"]}`, []string{"headers[0]: \"*\" means all"}},
 		{`{"max_age": 86401}`, []string{"max_age: must be between 0 and 86400, or -1"}},
 		{`{"max_age": -2}`, []string{"max_age: must be between 0 and 86400, or -1"}},
@@ -137,6 +140,8 @@ func TestWithDefaultMethods(t *testing.T) {
 		{cors.Config{}, nil, "GET, HEAD, POST"},
 		{cors.Config{}, []string{"GET", "PATCH"}, "GET, PATCH"},
 		{cors.Config{}, []string{"*"}, "*"},
+		{cors.Config{}, []string{"PUT", "TRACK"}, "PUT"},
+		{cors.Config{}, []string{"TRACK"}, "GET, HEAD, POST"},
 		{cors.Config{Origins: []string{app}, Credentials: true}, []string{"*"}, "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"},
 		{cors.Config{Methods: []string{"put", "PUT", "Query"}}, []string{"GET"}, "PUT, QUERY"},
 	}

@@ -11,10 +11,6 @@ import (
 	"github.com/isekai-gateway/isekai/routing"
 )
 
-// maxOrigin bounds origins, those of requests too, and regular expressions. A
-// host name has at most 253 bytes.
-const maxOrigin = 512
-
 // nullOrigin is how browsers send an origin that no one else can be the same as.
 const nullOrigin = "null"
 
@@ -35,8 +31,8 @@ type wildcard struct {
 
 // parseOrigin parses an item of Config.Origins other than "*".
 func parseOrigin(s string) (origin, error) {
-	if len(s) > maxOrigin {
-		return origin{}, fmt.Errorf("must not be longer than %d bytes", maxOrigin)
+	if len(s) > MaxOrigin {
+		return origin{}, fmt.Errorf("must not be longer than %d bytes", MaxOrigin)
 	}
 	if expr, ok := strings.CutPrefix(s, "~"); ok {
 		pattern, err := parsePattern(expr)

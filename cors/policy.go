@@ -67,7 +67,7 @@ type Policy struct {
 // and the method that the page means to use. That method, not OPTIONS, is the
 // one to find a route by. Any other OPTIONS request is the resource's own matter.
 func IsPreflight(r *http.Request) bool {
-	return r.Method == http.MethodOptions && r.Header.Get("Origin") != "" && r.Header.Get(requestMethod) != ""
+	return r.Method == http.MethodOptions && r.Header.Get("Origin") != "" && RequestMethod(r) != ""
 }
 
 // Preflight makes h the header of the answer to a preflight and says whether its
@@ -81,7 +81,7 @@ func IsPreflight(r *http.Request) bool {
 func (p *Policy) Preflight(h http.Header, r *http.Request) (allowed bool) {
 	removeFields(h)
 	addVary(h, p.vary)
-	origin := p.allow(r)
+	origin := p.allow(Origin(r))
 	if origin == "" {
 		return false
 	}
@@ -104,12 +104,16 @@ func (p *Policy) Preflight(h http.Header, r *http.Request) (allowed bool) {
 // also if the request has none or one that is not allowed, since another one
 // could get another answer from a cache. Only if all origins are allowed the
 // answer is the same for all.
-func (p *Policy) Apply(h http.Header, r *http.Request) {
+func (p *Policy) Apply(h http.Header, r *http.Request) { p.ApplyTo(h, Origin(r)) }
+
+// ApplyTo is Apply for a request with this Origin, for when handlers may have
+// changed the request since it came.
+func (p *Policy) ApplyTo(h http.Header, origin string) {
 	removeFields(h)
 	if !p.any {
 		addVary(h, varyOrigin)
 	}
-	if origin := p.allow(r); origin != "" {
+	if origin := p.allow(origin); origin != "" {
 		p.share(h, origin)
 		set(h, exposeHeaders, p.expose)
 	}
@@ -123,17 +127,26 @@ func (p *Policy) share(h http.Header, origin string) {
 	}
 }
 
+// Origin returns a request's origin, empty if it has none or several.
+func Origin(r *http.Request) string {
+	if values := r.Header["Origin"]; len(values) == 1 {
+		return values[0]
+	}
+	return ""
+}
+
+// RequestMethod returns the method that a preflight asks about.
+func RequestMethod(r *http.Request) string { return r.Header.Get(requestMethod) }
+
 // allow returns the value of Access-Control-Allow-Origin, empty if the request's
 // origin is not allowed.
-func (p *Policy) allow(r *http.Request) string {
+func (p *Policy) allow(origin string) string {
 	if p.any {
 		return all
 	}
-	values := r.Header["Origin"]
-	if len(values) != 1 || len(values[0]) > maxOrigin {
+	if origin == "" || len(origin) > MaxOrigin {
 		return ""
 	}
-	origin := values[0]
 	if _, ok := p.exact[origin]; ok {
 		return origin
 	}

@@ -32,6 +32,7 @@ type route struct {
 	Upstream     *upstreamSettings `json:"upstream,omitempty"`
 	Limits       map[string]any    `json:"limits,omitempty"`
 	Mirror       map[string]any    `json:"mirror,omitempty"`
+	CORS         map[string]any    `json:"cors,omitzero"`
 	Plugins      []json.RawMessage `json:"plugins,omitempty"`
 	Labels       map[string]string `json:"labels,omitempty"`
 

@@ -14,6 +14,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/isekai-gateway/isekai/cache"
+	"github.com/isekai-gateway/isekai/internal/inflight"
 	"github.com/isekai-gateway/isekai/internal/worker"
 	"github.com/isekai-gateway/isekai/mirror"
 	"github.com/isekai-gateway/isekai/ratelimit"
@@ -61,6 +62,9 @@ type Gateway struct {
 
 	// Mirror holds the copies of requests that wait for the routes' mirrors.
 	Mirror *mirror.Queue
+
+	// InFlight counts the requests of routes with a bound on them.
+	InFlight inflight.Counts
 
 	// Requests counts what the handlers did.
 	Requests RequestCounters

@@ -17,6 +17,7 @@ type RequestCounters struct {
 	inFlight atomic.Int64
 	refused  atomic.Int64
 	failed   atomic.Int64
+	shed     atomic.Int64
 }
 
 // Begin counts a request that has come in.
@@ -36,6 +37,10 @@ func (c *RequestCounters) End(status int) {
 	}
 }
 
+// Shed counts a request, whose answer End has counted, as one that was refused
+// because too many were in flight, in the gateway or of its route.
+func (c *RequestCounters) Shed() { c.shed.Add(1) }
+
 // InFlight returns how many requests are being answered.
 func (c *RequestCounters) InFlight() int64 { return c.inFlight.Load() }
 
@@ -45,6 +50,7 @@ type RequestStats struct {
 	InFlight int64 `json:"in_flight"` // of these, not answered yet
 	Refused  int64 `json:"refused"`   // answered 4xx
 	Failed   int64 `json:"failed"`    // answered 5xx, or broken off
+	Shed     int64 `json:"shed"`      // of these, refused because too many were in flight
 }
 
 // Snapshot returns the counts now.
@@ -54,6 +60,7 @@ func (c *RequestCounters) Snapshot() RequestStats {
 		InFlight: c.inFlight.Load(),
 		Refused:  c.refused.Load(),
 		Failed:   c.failed.Load(),
+		Shed:     c.shed.Load(),
 	}
 }
 
@@ -88,6 +95,7 @@ func (g *Gateway) logStats(context.Context) {
 		zap.Int64("in_flight", requests.InFlight),
 		zap.Int64("refused", requests.Refused),
 		zap.Int64("errors", requests.Failed),
+		zap.Int64("shed", requests.Shed),
 		zap.Int("routes", table.Len()),
 		zap.Int("routes_served", table.Served()),
 		zap.Int64("revision", table.Revision()),

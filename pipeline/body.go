@@ -1,9 +1,13 @@
 package pipeline
 
 import (
+	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"sync/atomic"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
 // body is a request's body on its way to the upstream. It closes a hole:
@@ -16,14 +20,21 @@ import (
 // from net/http, which finishes or discards the body itself when the handler
 // returns, and an answer that begins before the body's end says that the
 // connection closes after it.
+//
+// It also holds the route's bound: what is longer ends with an error, never with
+// an end, so that the transport breaks off and the upstream can't take a part
+// for the whole.
 type body struct {
 	io.ReadCloser
 	exchange *Exchange
 	http1    bool
-	expects  bool // its client waits to be asked for it (RFC 9110, 10.1.1)
+	expects  bool  // its client waits to be asked for it (RFC 9110, 10.1.1)
+	most     int64 // bytes, 0 for no bound
+	read     int64 // bytes; whoever reads is alone
 	began    atomic.Bool
 	done     atomic.Bool // read to its end
 	broken   atomic.Bool // the client sent it malformed, cut or too slowly
+	tooLarge atomic.Bool // it has more than most bytes
 	closed   atomic.Bool // by the transport
 	ended    atomic.Bool // the exchange is over
 }
@@ -33,8 +44,19 @@ func (b *body) Read(p []byte) (int, error) {
 		return 0, http.ErrBodyReadAfterClose
 	}
 	b.began.Store(true)
+	if b.most > 0 {
+		if b.tooLarge.Load() {
+			return 0, ErrBodyTooLarge
+		}
+		// One byte more than allowed tells that there is more.
+		p = p[:min(int64(len(p)), b.most-b.read+1)]
+	}
 	n, err := b.ReadCloser.Read(p)
+	b.read += int64(n)
 	switch {
+	case b.most > 0 && b.read > b.most:
+		b.tooLarge.Store(true)
+		n, err = n-1, ErrBodyTooLarge
 	case err == io.EOF:
 		b.done.Store(true)
 	case err != nil && !b.closed.Load():
@@ -58,4 +80,25 @@ func (b *body) Close() error {
 // does not see that, and would wait for it in turn before it sends the answer.
 func (b *body) mustClose() bool {
 	return b.http1 && (b.began.Load() || b.expects) && !b.done.Load()
+}
+
+// tooLargeError says what is allowed.
+func tooLargeError(most int64) error {
+	return caddyhttp.Error(http.StatusRequestEntityTooLarge, fmt.Errorf("%w: at most %d bytes are allowed", ErrBodyTooLarge, most))
+}
+
+// closeBehind has net/http give the client half a second to read an answer behind
+// which the connection closes: one that is closed with some of a body unread is
+// reset, which may take the answer away. net/http does so when it has cut a body
+// itself, so it gets one to cut. Only the handler's goroutine may call this, for
+// it sets a header field.
+func closeBehind(w http.ResponseWriter) {
+	for {
+		wrapper, ok := w.(interface{ Unwrap() http.ResponseWriter })
+		if !ok {
+			break
+		}
+		w = wrapper.Unwrap()
+	}
+	_, _ = http.MaxBytesReader(w, io.NopCloser(strings.NewReader("x")), 0).Read(make([]byte, 1))
 }

@@ -44,6 +44,26 @@ func TestCheck(t *testing.T) {
 		{"the longest window", func(row *store.Route) { row.Limits = &store.Limits{Window: 31 * 86400} }, nil},
 		{"limit key", func(row *store.Route) { row.Limits = &store.Limits{Key: "{env.SECRET}"} }, []string{"limits.key"}},
 		{"limit key of the request", func(row *store.Route) { row.Limits = &store.Limits{Key: "{http.request.header.X-Key}"} }, nil},
+		{"body bound", func(row *store.Route) { row.Limits = &store.Limits{BodyMax: 1} }, nil},
+		{"no body bound", func(row *store.Route) { row.Limits = &store.Limits{BodyMax: -1} }, nil},
+		{"negative body bound", func(row *store.Route) { row.Limits = &store.Limits{BodyMax: -2} }, []string{"limits.body_max"}},
+		{"enormous body bound", func(row *store.Route) { row.Limits = &store.Limits{BodyMax: 1<<40 + 1} }, []string{"limits.body_max"}},
+		{"requests in flight", func(row *store.Route) { row.Limits = &store.Limits{MaxConcurrent: 1_000_000} }, nil},
+		{"negative and enormous", func(row *store.Route) { row.Limits = &store.Limits{Window: -1, MaxConcurrent: -1} },
+			[]string{"limits.window", "limits.max_concurrent"}},
+		{"too many in flight", func(row *store.Route) { row.Limits = &store.Limits{MaxConcurrent: 1_000_001} }, []string{"limits.max_concurrent"}},
+		{"cors for all", func(row *store.Route) { row.CORS = &store.CORS{} }, nil},
+		{"cors", func(row *store.Route) {
+			row.Method, row.CORS = "*", &store.CORS{Origins: []string{"https://app.test", "https://*.app.test", `~https://pr-\d+\.test`}, Credentials: true, MaxAge: -1}
+		}, nil},
+		{"cors with a method of no page", func(row *store.Route) { row.Method, row.CORS = "GET,TRACK", &store.CORS{} }, nil},
+		{"bad cors", func(row *store.Route) {
+			row.CORS = &store.CORS{
+				Origins: []string{"https://a.test", "a.test", "~("}, Methods: []string{"TRACE"}, Headers: []string{"X-A", "X A"},
+				ExposeHeaders: []string{""}, MaxAge: 86401,
+			}
+		}, []string{"cors.methods[0]", "cors.headers[1]", "cors.expose_headers[0]", "cors.origins[1]", "cors.origins[2]", "cors.max_age"}},
+		{"cors for all with credentials", func(row *store.Route) { row.CORS = &store.CORS{Credentials: true} }, []string{"cors.origins"}},
 		{"strip and rewrite", func(row *store.Route) {
 			row.Path, row.TargetURL, row.StripPrefix = "/a/{id}", "http://x/{id}", true
 		}, []string{"strip_prefix"}},

@@ -10,6 +10,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/isekai-gateway/isekai/cors"
+	"github.com/isekai-gateway/isekai/internal/inflight"
 	"github.com/isekai-gateway/isekai/mirror"
 	"github.com/isekai-gateway/isekai/proxy"
 	"github.com/isekai-gateway/isekai/ratelimit"
@@ -27,6 +29,8 @@ type compiler struct {
 	limiter    *ratelimit.Limiter
 	mirrors    *caddy.UsagePool
 	copies     *mirror.Queue
+	inFlight   *inflight.Counts
+	bodyMax    int64
 }
 
 // Check checks a row without setting up its plugins: what it matches, its
@@ -64,6 +68,7 @@ func check(row *store.Route, plugins []string, policy *proxy.Policy) (*proxy.Tar
 		checkText(&errs, field, texts[field])
 	}
 	validateLimits(&errs, row)
+	validateCORS(&errs, row)
 	if err := validateMirror(&errs, row, policy); err != nil {
 		return nil, err
 	}
@@ -117,6 +122,34 @@ func validateLimits(errs *store.FieldErrors, row *store.Route) {
 		errs.Add("limits.window", fmt.Sprintf("must be between 1 and %d seconds", most))
 	}
 	checkText(errs, "limits.key", row.Limits.Key)
+	if row.Limits.BodyMax < store.NoBodyMax || row.Limits.BodyMax > store.MaxBodyMax {
+		errs.Add("limits.body_max", fmt.Sprintf("must be between 0 (the gateway's default) and %d bytes, or -1 for no bound", int64(store.MaxBodyMax)))
+	}
+	if row.Limits.MaxConcurrent < 0 || row.Limits.MaxConcurrent > store.MaxMaxConcurrent {
+		errs.Add("limits.max_concurrent", fmt.Sprintf("must be between 0 (no bound) and %d", store.MaxMaxConcurrent))
+	}
+}
+
+func validateCORS(errs *store.FieldErrors, row *store.Route) {
+	if row.CORS == nil {
+		return
+	}
+	fields, _ := errors.AsType[store.FieldErrors](cors.Config(*row.CORS).Validate())
+	for _, e := range fields {
+		errs.Add("cors."+e.Field, e.Message)
+	}
+}
+
+// newCORS returns the policy of a route that has one, else nil.
+func newCORS(route *routing.Route) (*cors.Policy, error) {
+	if route.CORS == nil {
+		return nil, nil
+	}
+	policy, err := cors.New(cors.Config(*route.CORS).WithDefaultMethods(route.Methods().Names()))
+	if err != nil {
+		return nil, fmt.Errorf("compiling cors: %w", err)
+	}
+	return policy, nil
 }
 
 // compile makes the pipeline of a route. It fails if the configuration or the
@@ -126,12 +159,21 @@ func (c *compiler) compile(route *routing.Route) (*Pipeline, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Pipeline{Route: route, target: target}
+	p := &Pipeline{Route: route, target: target, bodyMax: c.bodyMax}
+	if p.cors, err = newCORS(route); err != nil {
+		return nil, err
+	}
 	if route.RateLimit > 0 {
 		p.limit = newLimit(route, c.limiter)
 	}
 	if p.mirror, err = c.acquireMirror(route.Route); err != nil {
 		return nil, err
+	}
+	if limits := route.Limits; limits != nil {
+		if limits.BodyMax != 0 {
+			p.bodyMax = max(limits.BodyMax, 0)
+		}
+		p.maxConcurrent, p.inFlight = limits.MaxConcurrent, c.inFlight
 	}
 	err = proxy.Serialize(func() error {
 		p.forwarder, err = c.forwarders.Acquire(target, route.Upstream, route.PreserveHost)

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/net/http/httpguts"
 
+	"github.com/isekai-gateway/isekai/cors"
 	"github.com/isekai-gateway/isekai/proxy"
 	"github.com/isekai-gateway/isekai/routing"
 )
@@ -25,13 +26,20 @@ type Exchange struct {
 	// RequestID is sent to the upstream and to the client.
 	RequestID string
 
+	// Preflight says that the request is a CORS preflight, and the route that of
+	// the request that it asks about.
+	Preflight bool
+
 	route    *routing.Route
 	url      url.URL // the request's URL as it was matched, to notice rewrites
 	cancel   context.CancelCauseFunc
 	deadline deadline
 	body     *body
 	writer   writer
-	extended bool // an extended CONNECT (RFC 8441), which is a stream once answered
+	origin   string // the client's, whatever plugins do to the request
+	extended bool   // an extended CONNECT (RFC 8441), which is a stream once answered
+
+	forwarded bool // the transport has the body, and reads it whenever it likes
 
 	call proxy.Call // the forwarder's part
 
@@ -87,13 +95,15 @@ func (x *Exchange) Placeholder(key string) (any, bool) {
 	return nil, false
 }
 
-// begin makes x the context of r and of its body and answer.
-func (x *Exchange) begin(w http.ResponseWriter, r *http.Request) (http.ResponseWriter, *http.Request) {
+// begin makes x the context of r and of its body and answer. Of the body, at most
+// bodyMax bytes can be read, if that is not 0.
+func (x *Exchange) begin(w http.ResponseWriter, r *http.Request, bodyMax int64) (http.ResponseWriter, *http.Request) {
 	x.Context, x.cancel = context.WithCancelCause(r.Context())
 	x.deadline.start(time.Duration(x.route.Timeout)*time.Second, x.cancel)
 	x.writer = writer{ResponseWriter: w, exchange: x}
 	x.url = *r.URL
 	x.extended = r.Method == http.MethodConnect
+	x.origin = cors.Origin(r)
 	r = r.WithContext(x)
 	if r.Body != nil && r.Body != http.NoBody {
 		x.body = &body{
@@ -101,6 +111,11 @@ func (x *Exchange) begin(w http.ResponseWriter, r *http.Request) (http.ResponseW
 			exchange:   x,
 			http1:      r.ProtoMajor == 1,
 			expects:    httpguts.HeaderValuesContainsToken(r.Header["Expect"], "100-continue"),
+		}
+		// Caddy's wrapper makes a body of none.
+		x.body.done.Store(r.ContentLength == 0)
+		if !x.extended { // the body of an extended CONNECT is a stream of messages
+			x.body.most = bodyMax
 		}
 		r.Body = x.body
 	}

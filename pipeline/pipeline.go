@@ -16,6 +16,8 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/isekai-gateway/isekai/cors"
+	"github.com/isekai-gateway/isekai/internal/inflight"
 	"github.com/isekai-gateway/isekai/proxy"
 	"github.com/isekai-gateway/isekai/routing"
 )
@@ -30,8 +32,13 @@ type Pipeline struct {
 	forwarder *proxy.Forwarder
 	handler   caddyhttp.Handler // the plugins, with forward at their end
 	chain     func() error      // gives the plugins back
+	cors      *cors.Policy
 	limit     *limit
 	mirror    mirrored
+	bodyMax   int64 // bytes, 0 for no bound
+
+	maxConcurrent int // 0 for no bound
+	inFlight      *inflight.Counts
 
 	err error // why there is nothing to run
 
@@ -48,17 +55,30 @@ type Pipeline struct {
 // a plugin that the configuration no longer allows.
 var ErrBroken = errors.New("route can't be served")
 
+// ErrBodyTooLarge says that a request's body is over the route's bound.
+var ErrBodyTooLarge = errors.New("the request body is too large")
+
+// ErrBusy says that as many requests of the route are in flight as may be.
+var ErrBusy = errors.New("too many requests of this route are in flight")
+
 // ErrBadBody says that the client did not send the body that it announced.
 var ErrBadBody = errors.New("the request body is malformed or incomplete")
 
 // Serve runs the request of x, whose Path and RequestID are set. It returns nil
 // when an answer was written, else an error for Caddy to handle.
 func (p *Pipeline) Serve(w http.ResponseWriter, r *http.Request, x *Exchange) error {
-	if p.err != nil {
+	switch {
+	case x.Preflight && p.cors != nil:
+		return p.answerPreflight(w, r)
+	case p.err != nil:
+		p.Share(w.Header(), r)
 		return caddyhttp.Error(http.StatusServiceUnavailable, fmt.Errorf("%w: route %d: %w", ErrBroken, p.Route.ID, p.err))
 	}
 	x.route = p.Route
-	w, r = x.begin(w, r)
+	w, r = x.begin(w, r, p.bodyMax)
+	if x.writer.cors = p.cors; p.cors != nil {
+		defer x.shareError()
+	}
 	defer p.forget(x)
 	defer x.end()
 	if p.Route.Timeout == 0 {
@@ -74,11 +94,27 @@ func (p *Pipeline) Serve(w http.ResponseWriter, r *http.Request, x *Exchange) er
 			return err
 		}
 	}
+	if x.body != nil && x.body.most > 0 && r.ContentLength > x.body.most {
+		return tooLargeError(x.body.most)
+	}
+	if p.maxConcurrent > 0 {
+		if !p.inFlight.Acquire(p.Route.ID, p.maxConcurrent) {
+			w.Header().Set("Retry-After", "1")
+			return caddyhttp.Error(http.StatusServiceUnavailable, ErrBusy)
+		}
+		defer p.inFlight.Release(p.Route.ID)
+	}
 	err := p.handler.ServeHTTP(w, r)
 	switch {
 	case x.writer.status != 0 || x.writer.hijacked:
 		x.writer.linger()
 		return err
+	case x.body != nil && x.body.tooLarge.Load():
+		if x.body.mustClose() {
+			w.Header().Set("Connection", "close")
+			closeBehind(w)
+		}
+		return tooLargeError(x.body.most)
 	case x.timedOut():
 		return caddyhttp.Error(http.StatusGatewayTimeout, errTimeout)
 	case err == nil || x.body == nil:
@@ -126,6 +162,7 @@ func (f forward) ServeHTTP(w http.ResponseWriter, r *http.Request) (err error) {
 		w = held
 	}
 	defer f.p.mirror.begin(r)()
+	x.forwarded = true
 	return f.p.forwarder.ServeHTTP(w, r)
 }
 

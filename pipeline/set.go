@@ -15,6 +15,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/isekai-gateway/isekai/cache"
+	"github.com/isekai-gateway/isekai/internal/inflight"
 	"github.com/isekai-gateway/isekai/mirror"
 	"github.com/isekai-gateway/isekai/proxy"
 	"github.com/isekai-gateway/isekai/ratelimit"
@@ -51,6 +52,13 @@ type Options struct {
 
 	// Where the copies for the routes' mirrors wait.
 	Mirror *mirror.Queue
+
+	// Counts the requests of routes with limits.max_concurrent.
+	InFlight *inflight.Counts
+
+	// The most bytes of a request's body, for routes without limits.body_max.
+	// Default: 0, no bound.
+	BodyMax int64
 }
 
 // Set holds the pipelines of one Caddy configuration. It is safe for concurrent
@@ -87,13 +95,15 @@ func NewSet(ctx caddy.Context, o Options) (*Set, error) {
 	}
 	s := &Set{drain: o.DrainTimeout, logger: ctx.Logger().Named("pipeline"), live: make(map[*routing.Route][]*Pipeline)}
 	s.compiler = &compiler{
-		ctx:     ctx,
-		policy:  o.Policy,
-		plugins: o.Plugins,
-		chains:  caddy.NewUsagePool(),
-		limiter: o.Limiter,
-		mirrors: caddy.NewUsagePool(),
-		copies:  o.Mirror,
+		ctx:      ctx,
+		policy:   o.Policy,
+		plugins:  o.Plugins,
+		chains:   caddy.NewUsagePool(),
+		limiter:  o.Limiter,
+		mirrors:  caddy.NewUsagePool(),
+		copies:   o.Mirror,
+		inFlight: o.InFlight,
+		bodyMax:  o.BodyMax,
 	}
 	// A reload cancels the context while pipelines still have requests.
 	s.compiler.ctx.Context = context.WithoutCancel(ctx.Context)
@@ -142,6 +152,8 @@ func (s *Set) build(_ context.Context, route *routing.Route) (*Pipeline, error) 
 	if err != nil {
 		s.logger.Error("route can't be served", zap.Int64("route", route.ID), zap.Error(err))
 		p = &Pipeline{Route: route, err: err}
+		// Pages may still read that it is so, if it is not this that can't be set up.
+		p.cors, _ = newCORS(route)
 		p.refs.Store(1)
 	}
 	p.set = s

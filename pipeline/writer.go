@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"strings"
 	"time"
+
+	"github.com/isekai-gateway/isekai/cors"
 )
 
 // writer is the answer of one exchange: it sees the header before it leaves and
@@ -18,6 +20,7 @@ type writer struct {
 	bytes    int64
 	hijacked bool
 	onHeader func(http.Header) // what a policy adds to the final header; may be nil
+	cors     *cors.Policy      // of the route, in place of an upstream's; may be nil
 }
 
 // Unwrap is for http.ResponseController.
@@ -43,8 +46,18 @@ func (w *writer) WriteHeader(status int) {
 	if w.onHeader != nil {
 		w.onHeader(h)
 	}
-	if w.exchange.body != nil && w.exchange.body.mustClose() {
-		h.Set("Connection", "close")
+	if w.cors != nil {
+		w.cors.ApplyTo(h, w.exchange.origin)
+	}
+	if b := w.exchange.body; b != nil {
+		if w.exchange.forwarded {
+			// The transport may be about to begin, and net/http must not take the body
+			// for one that nobody wants: it would read it in the transport's stead.
+			b.began.Store(true)
+		}
+		if b.mustClose() {
+			h.Set("Connection", "close")
+		}
 	}
 	if status == http.StatusSwitchingProtocols || w.exchange.extended && status == http.StatusOK || isStream(h.Get("Content-Type")) {
 		w.exchange.stream()

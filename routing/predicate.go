@@ -106,8 +106,32 @@ type Request struct {
 	Header   http.Header // with canonical names
 	RawQuery string      // without "?"; read only if a route asks for a parameter
 
+	// Whether this is a CORS preflight, to be matched as the request that it asks
+	// about; Method is that request's. Header is the preflight's own, which tells
+	// names of fields that will be there but not their values: a predicate on a
+	// field that Access-Control-Request-Headers names is taken to hold.
+	Preflight bool
+
 	query  url.Values
 	parsed bool
+	asked  map[string]struct{} // what a preflight names, once it was needed
+}
+
+// willHave says whether this is a preflight for a request with the header field.
+func (q *Request) willHave(name string) bool {
+	if !q.Preflight {
+		return false
+	}
+	if q.asked == nil {
+		q.asked = make(map[string]struct{})
+		for _, line := range q.Header["Access-Control-Request-Headers"] {
+			for item := range strings.SplitSeq(line, ",") {
+				q.asked[http.CanonicalHeaderKey(strings.Trim(item, " \t"))] = struct{}{}
+			}
+		}
+	}
+	_, ok := q.asked[name]
+	return ok
 }
 
 // queryValues parses the query once. Pairs that are malformed are left out.
@@ -127,7 +151,7 @@ func (r *Route) predicatesHold(q *Request) bool {
 		return true
 	}
 	for _, p := range r.more.headers {
-		if !p.holds(q.Header[p.name]) {
+		if !p.holds(q.Header[p.name]) && !q.willHave(p.name) {
 			return false
 		}
 	}

@@ -32,7 +32,7 @@ func FuzzCheckJSON(f *testing.F) {
 }
 
 func FuzzDecodeSpec(f *testing.F) {
-	for _, seed := range []string{`{}`, `null`, `{"headers":{"a":"b"}}`, `{"plugins":[{}]} x`, ` { "limits":null } `, ``} {
+	for _, seed := range []string{`{}`, `null`, `{"headers":{"a":"b"}}`, `{"plugins":[{}]} x`, ` { "limits":null } `, `{"cors":{"origins":["*"],"max_age":-1}}`, ``} {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, document []byte) {

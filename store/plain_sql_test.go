@@ -282,7 +282,7 @@ func testPlainBadSpecs(t *testing.T, p plain) {
 	good := create(t, p, "/good", "good")
 	specs := []string{
 		`[]`, `null`, `"text"`, `1`, `{"unknown": 1}`, `{"headers": []}`, `{"headers": {"a": 1}}`,
-		`{"limits": {"window": "x"}}`, `{"limits": {"windows": 1}}`, `{"plugins": {}}`, `{"strip_prefix": "yes"}`,
+		`{"limits": {"window": "x"}}`, `{"limits": {"windows": 1}}`, `{"limits": {"body_max": 1.5}}`, `{"cors": {"origins": "https://a.test"}}`, `{"cors": {"origin": []}}`, `{"plugins": {}}`, `{"strip_prefix": "yes"}`,
 	}
 	for i, spec := range specs {
 		p.exec(t, `INSERT INTO routes (path, target_url, priority, spec) VALUES ('/bad', 'http://a', $1, $2)`, i, spec)

@@ -98,11 +98,17 @@ type Spec struct {
 	// Which targets to forward to, and how.
 	Upstream *Upstream `json:"upstream,omitempty"`
 
-	// How rate_limit is counted.
+	// What the route takes on: how rate_limit is counted, how large a body may be
+	// and how many requests may be in flight.
 	Limits *Limits `json:"limits,omitempty"`
 
 	// Another server that gets copies of the route's requests. Default: none.
 	Mirror *Mirror `json:"mirror,omitempty"`
+
+	// Which pages of other origins may use the route. Nil means that the gateway
+	// has no part in it: preflights are requests like any other, and what the
+	// upstream says stands. Default: nil.
+	CORS *CORS `json:"cors,omitempty"`
 
 	// Caddy HTTP handler modules to run, in order, before forwarding; each is an
 	// object with the key "handler", as in Caddy's JSON. Which modules may stand
@@ -113,7 +119,7 @@ type Spec struct {
 	Labels map[string]string `json:"labels,omitempty"`
 }
 
-// Limits is how a route's rate_limit is counted.
+// Limits is what a route takes on.
 type Limits struct {
 	// The window in seconds, 1 to 2,678,400 (31 days). Default: 60.
 	Window int `json:"window,omitempty"`
@@ -121,6 +127,15 @@ type Limits struct {
 	// What is counted apart: any text with Caddy placeholders. Default:
 	// "{client_ip}", with IPv6 addresses counted per /64.
 	Key string `json:"key,omitempty"`
+
+	// The most bytes of a request's body, up to 1,099,511,627,776 (1 TiB); -1 means
+	// no bound. A larger one is answered 413. Default: 0, which leaves it to the
+	// isekai app's body_max.
+	BodyMax int64 `json:"body_max,omitempty"`
+
+	// The most requests in flight on each gateway, up to 1,000,000; open streams
+	// count. More are answered 503. Default: 0, no bound.
+	MaxConcurrent int `json:"max_concurrent,omitempty"`
 }
 
 // Mirror is a server that gets copies of a route's requests, with the path and the
@@ -143,6 +158,13 @@ type Mirror struct {
 	// included. Default: 10.
 	Timeout int `json:"timeout,omitempty"`
 }
+
+// Bounds of Limits.
+const (
+	NoBodyMax        = -1      // the BodyMax of a route without a bound
+	MaxBodyMax       = 1 << 40 // bytes, 1 TiB
+	MaxMaxConcurrent = 1_000_000
+)
 
 // Defaults and bounds of the classic columns.
 const (

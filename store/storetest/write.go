@@ -84,7 +84,11 @@ func fullRoute() *store.Route {
 			Headers: map[string]string{"X-Env": "beta"}, Query: map[string]string{"v": "2", "é": ""},
 			StripPrefix: true, PreserveHost: true, MergeSlashes: true,
 			Upstream: &store.Upstream{Protocol: "http1", TLS: &store.UpstreamTLS{ServerName: "a", CA: "PEM\n", InsecureSkipVerify: true}},
-			Limits:   &store.Limits{Window: 30, Key: "{client_ip}"},
+			Limits:   &store.Limits{Window: 30, Key: "{client_ip}", BodyMax: 1 << 40, MaxConcurrent: 7},
+			CORS: &store.CORS{
+				Origins: []string{`~https://[a-z]+\.app\.test`}, Methods: []string{"PUT"}, Headers: []string{"X-A"}, ExposeHeaders: []string{"X-B"},
+				Credentials: true, MaxAge: -1, PrivateNetwork: true,
+			},
 			Plugins: []json.RawMessage{
 				json.RawMessage(`{"handler":"headers","response":{"set":{"X-B":["<b>"],"X-A":["\"\\u0000\""]}}}`),
 				json.RawMessage(`{"handler":"x","n":1.50,"big":12345678901234567890,"null":null,"deep":[[{}]]}`),
