@@ -141,6 +141,16 @@ func (x *Exchange) stream() {
 // timedOut says whether the route's timeout ended the exchange.
 func (x *Exchange) timedOut() bool { return context.Cause(x.Context) == errTimeout }
 
+// drained says whether the exchange was ended since its route was changed.
+func (x *Exchange) drained() bool { return context.Cause(x.Context) == errDrained }
+
+// awaited says whether the client waits for an answer though the exchange was
+// ended: by the route's timeout, or a change of it, or since the body is not what it
+// should be.
+func (x *Exchange) awaited() bool {
+	return x.timedOut() || x.drained() || x.body != nil && (x.body.tooLarge.Load() || x.body.broken.Load()) && x.Context.Err() == nil
+}
+
 // Status returns the answer's status, 0 if there was none.
 func (x *Exchange) Status() int { return x.writer.status }
 

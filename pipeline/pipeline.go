@@ -117,14 +117,21 @@ func (p *Pipeline) Serve(w http.ResponseWriter, r *http.Request, x *Exchange) er
 		return tooLargeError(x.body.most)
 	case x.timedOut():
 		return caddyhttp.Error(http.StatusGatewayTimeout, errTimeout)
-	case err == nil || x.body == nil:
+	case x.drained():
+		return caddyhttp.Error(http.StatusServiceUnavailable, errDrained)
+	case x.body == nil, err == nil && !x.body.broken.Load():
 		return err
 	}
 	if x.body.mustClose() {
 		w.Header().Set("Connection", "close")
 	}
 	var failed caddyhttp.HandlerError
-	if x.body.broken.Load() && errors.As(err, &failed) && failed.StatusCode == http.StatusBadGateway {
+	switch {
+	case !x.body.broken.Load():
+		return err
+	case err == nil:
+		return caddyhttp.Error(http.StatusBadRequest, ErrBadBody)
+	case errors.As(err, &failed) && failed.StatusCode == http.StatusBadGateway:
 		// reverse_proxy blames the upstream for whatever it could not send it.
 		return caddyhttp.Error(http.StatusBadRequest, fmt.Errorf("%w: %w", ErrBadBody, failed.Err))
 	}

@@ -35,9 +35,9 @@ func (w *writer) WriteHeader(status int) {
 		return
 	case w.status != 0:
 		return
-	case status == 499 && w.exchange.timedOut():
-		// reverse_proxy takes every cancellation for a client that went away. This
-		// client waits for its 504.
+	case status == 499 && w.exchange.awaited():
+		// reverse_proxy takes every cancellation, and every body that could not be
+		// read, for a client that went away. This one waits for its answer.
 		return
 	}
 	w.status = status

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"slices"
@@ -73,6 +74,15 @@ func (granted) MatchWithError(r *http.Request) (bool, error) {
 	call := callOf(r)
 	return call != nil && call.granted, nil
 }
+
+// clientError is a failure that is not the target's: the client has left, or did
+// not send its body, or the route was changed. reverse_proxy takes it for the first
+// of these, and neither tries again nor counts it against the target.
+type clientError struct{ err error }
+
+func (e clientError) Error() string        { return e.err.Error() }
+func (e clientError) Unwrap() error        { return e.err }
+func (e clientError) Is(target error) bool { return target == context.Canceled }
 
 // finalError is an error after which there is no other attempt. It hides from
 // reverse_proxy that nothing may have been sent yet, which it would take for

@@ -123,7 +123,10 @@ func (p *pool) RoundTrip(r *http.Request) (*http.Response, error) {
 	case r.Context().Err() != nil && !errors.Is(context.Cause(r.Context()), context.DeadlineExceeded):
 		// The client has left, or the route was changed. That is no target's failure.
 		call.settle(errNoJudge)
-		return nil, err
+		return nil, clientError{err}
+	case call.body != nil && call.body.spoiled():
+		call.settle(errNoJudge)
+		return nil, clientError{err}
 	default:
 		t.failures.Add(1)
 		t.lastFail.Store(time.Now().UnixNano())

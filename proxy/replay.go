@@ -27,6 +27,13 @@ func (b *replay) again() bool {
 	return b.total == int64(len(b.kept)) && (b.err == nil || errors.Is(b.err, io.EOF))
 }
 
+// spoiled reports whether the client has failed to send the body.
+func (b *replay) spoiled() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.err != nil && !errors.Is(b.err, io.EOF)
+}
+
 // attempt returns the body from its start, for one target. Closing it leaves the
 // source open, since another attempt may read on; the server closes that.
 func (b *replay) attempt() io.ReadCloser { return &attempt{body: b} }

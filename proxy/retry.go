@@ -63,14 +63,14 @@ type statusError int
 func (e statusError) Error() string { return fmt.Sprintf("the upstream answered %d", int(e)) }
 
 // replayable makes the request's body one that can be sent more than once, as long
-// as it is short enough.
+// as it is short enough, and that tells whose failure it is if it can't be sent.
 func (p *pool) replayable(call *Call, r *http.Request) {
-	if r.Body == nil || r.Body == http.NoBody || p.retry.most == 0 {
+	if r.Body == nil || r.Body == http.NoBody || p.retry.most == 0 && !p.watched {
 		return
 	}
 	if call.body == nil {
 		call.body = &replay{source: r.Body, bound: p.retry.bodyMax}
-		if r.ContentLength > p.retry.bodyMax {
+		if r.ContentLength > p.retry.bodyMax || p.retry.most == 0 {
 			call.body.bound = 0
 		}
 	}
