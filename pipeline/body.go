@@ -36,6 +36,7 @@ type body struct {
 	broken   atomic.Bool // the client sent it malformed, cut or too slowly
 	tooLarge atomic.Bool // it has more than most bytes
 	closed   atomic.Bool // by the transport
+	hurried  atomic.Bool // a Read that is under way has a deadline
 	ended    atomic.Bool // the exchange is over
 }
 

@@ -13,6 +13,11 @@ type CallKey struct{}
 // Call is the state of one request on its way through a forwarder. The zero value
 // is ready. It belongs to the request's goroutine.
 type Call struct {
+	// Interrupt bounds, or no longer bounds, how long a Read of the request's body
+	// may take that is under way: a transport that has its answer, or has failed,
+	// may wait for that. Optional. It must not block.
+	Interrupt func(bool)
+
 	attempts int
 	tried    []*target
 	current  *target

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -99,6 +101,48 @@ func TestReplayOverlap(t *testing.T) {
 	got, err := io.ReadAll(next)
 	if err != nil || !bytes.Equal(got, want) {
 		t.Errorf("read %d bytes, %v; want %d", len(got), err, len(want))
+	}
+	wg.Wait()
+}
+
+// TestReplayDoesNotWait has a client fall silent within its body: whoever decides
+// about another attempt, or closes this one, must not wait for it.
+func TestReplayDoesNotWait(t *testing.T) {
+	t.Parallel()
+	in, out := io.Pipe()
+	var hurried []bool
+	b := &replay{source: in, bound: 100, interrupt: func(on bool) { hurried = append(hurried, on) }}
+	old := b.attempt()
+	var wg sync.WaitGroup
+	wg.Go(func() { _, _ = io.Copy(io.Discard, old) })
+	if _, err := out.Write([]byte("some")); err != nil {
+		t.Fatal(err)
+	}
+	for inRead := false; !inRead; runtime.Gosched() {
+		b.mu.Lock()
+		inRead = b.inRead && b.total == 4
+		b.mu.Unlock()
+	}
+	if !b.again() || b.spoiled() {
+		t.Error("a body that is still coming can't be sent again")
+	}
+	if err := old.Close(); err != nil {
+		t.Error(err)
+	}
+	next := b.attempt()
+	if want := []bool{true, false}; !slices.Equal(hurried, want) {
+		t.Errorf("the Read was hurried %v, want %v", hurried, want)
+	}
+	got := make([]byte, 4)
+	if n, err := next.Read(got); n != 4 || err != nil {
+		t.Errorf("the next attempt read %q, %v", got[:n], err)
+	}
+	wg.Go(func() {
+		_, _ = out.Write([]byte(" more"))
+		out.Close()
+	})
+	if rest, err := io.ReadAll(next); string(rest) != " more" || err != nil {
+		t.Errorf("the next attempt read on %q, %v", rest, err)
 	}
 	wg.Wait()
 }

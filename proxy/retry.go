@@ -69,7 +69,7 @@ func (p *pool) replayable(call *Call, r *http.Request) {
 		return
 	}
 	if call.body == nil {
-		call.body = &replay{source: r.Body, bound: p.retry.bodyMax}
+		call.body = &replay{source: r.Body, bound: p.retry.bodyMax, interrupt: call.Interrupt}
 		if r.ContentLength > p.retry.bodyMax || p.retry.most == 0 {
 			call.body.bound = 0
 		}
