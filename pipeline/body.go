@@ -4,6 +4,7 @@ import (
 	"io"
 	"net/http"
 	"sync/atomic"
+	"time"
 )
 
 // body is a request's body on its way to the upstream. It closes a hole:
@@ -18,18 +19,19 @@ import (
 // connection closes after it.
 type body struct {
 	io.ReadCloser
-	exchange *Exchange
-	http1    bool
-	expects  bool // its client waits to be asked for it (RFC 9110, 10.1.1)
-	began    atomic.Bool
-	done     atomic.Bool // read to its end
-	broken   atomic.Bool // the client sent it malformed, cut or too slowly
-	closed   atomic.Bool // by the transport
-	ended    atomic.Bool // the exchange is over
+	exchange  *Exchange
+	http1     bool
+	expects   bool // its client waits to be asked for it (RFC 9110, 10.1.1)
+	forwarded bool // the upstream may have seen the request
+	began     atomic.Bool
+	done      atomic.Bool // read to its end
+	broken    atomic.Bool // the client sent it malformed, cut or too slowly
+	closed    atomic.Bool // by the transport
+	ended     atomic.Bool // the exchange is over
 }
 
 func (b *body) Read(p []byte) (int, error) {
-	if b.ended.Load() {
+	if b.ended.Load() || b.closed.Load() {
 		return 0, http.ErrBodyReadAfterClose
 	}
 	b.began.Store(true)
@@ -37,6 +39,9 @@ func (b *body) Read(p []byte) (int, error) {
 	switch {
 	case err == io.EOF:
 		b.done.Store(true)
+		if b.closed.Load() {
+			b.setReadDeadline(time.Time{})
+		}
 	case err != nil && !b.closed.Load():
 		b.broken.Store(true)
 	}
@@ -45,11 +50,27 @@ func (b *body) Read(p []byte) (int, error) {
 }
 
 func (b *body) Close() error {
-	b.closed.Store(true)
-	if b.http1 {
+	if b.closed.Swap(true) {
 		return nil
 	}
-	return b.ReadCloser.Close()
+	if !b.http1 {
+		return b.ReadCloser.Close()
+	}
+	if b.began.Load() && !b.done.Load() {
+		// A transport over HTTP/2 waits for its Read, and the answer with it, until
+		// a client sends something that may never do so.
+		b.setReadDeadline(time.Now().Add(lingerTime))
+		if b.done.Load() {
+			b.setReadDeadline(time.Time{})
+		}
+	}
+	return nil
+}
+
+// setReadDeadline bounds how long a Read that is under way may take. A server
+// without support for deadlines has no connection to wait for either.
+func (b *body) setReadDeadline(t time.Time) {
+	_ = http.NewResponseController(b.exchange.writer.ResponseWriter).SetReadDeadline(t)
 }
 
 // mustClose says whether the connection can't carry another request. A body
@@ -58,4 +79,10 @@ func (b *body) Close() error {
 // does not see that, and would wait for it in turn before it sends the answer.
 func (b *body) mustClose() bool {
 	return b.http1 && (b.began.Load() || b.expects) && !b.done.Load()
+}
+
+// overtaken says whether an answer that begins now has overtaken the body. What
+// an upstream answers must not wait for the rest, as it would in net/http.
+func (b *body) overtaken() bool {
+	return b.mustClose() || b.http1 && b.forwarded && !b.done.Load()
 }

@@ -85,11 +85,12 @@ func (x *Exchange) Placeholder(key string) (any, bool) {
 func (x *Exchange) begin(w http.ResponseWriter, r *http.Request) (http.ResponseWriter, *http.Request) {
 	x.Context, x.cancel = context.WithCancelCause(r.Context())
 	x.deadline.start(time.Duration(x.route.Timeout)*time.Second, x.cancel)
-	x.writer = writer{ResponseWriter: w, exchange: x}
+	x.writer = writer{ResponseWriter: w, exchange: x, http10: !r.ProtoAtLeast(1, 1)}
 	x.url = *r.URL
 	x.extended = r.Method == http.MethodConnect
 	r = r.WithContext(x)
-	if r.Body != nil && r.Body != http.NoBody {
+	// Caddy wraps bodies that are none, too; an unknown length is not 0.
+	if r.Body != nil && r.Body != http.NoBody && r.ContentLength != 0 {
 		x.body = &body{
 			ReadCloser: r.Body,
 			exchange:   x,

@@ -110,6 +110,9 @@ func (f forward) ServeHTTP(w http.ResponseWriter, r *http.Request) error {
 		}
 		path = rewritten.Text
 	}
+	if x.body != nil {
+		x.body.forwarded = true
+	}
 	u := *r.URL
 	SetPath(&u, f.p.target.Path(route.Pattern(), x.Path, path, route.StripPrefix))
 	outer := r.URL

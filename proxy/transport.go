@@ -19,6 +19,7 @@ import (
 const (
 	dialTimeout           = 5 * time.Second
 	tlsHandshakeTimeout   = 10 * time.Second
+	expectContinueTimeout = time.Second
 	idleConnTimeout       = 90 * time.Second
 	maxIdleConnsPerHost   = 256
 	maxResponseHeaderSize = 256 << 10
@@ -40,6 +41,9 @@ func newTransport(ctx caddy.Context, policy *Policy, useTLS bool, protocol strin
 		Compression:           &passThrough,
 		DialTimeout:           caddy.Duration(dialTimeout),
 		MaxResponseHeaderSize: maxResponseHeaderSize,
+		// A body whose client waits to be asked for it is asked for when the upstream
+		// does, or has not said anything for this long.
+		ExpectContinueTimeout: caddy.Duration(expectContinueTimeout),
 		KeepAlive: &reverseproxy.KeepAlive{
 			IdleConnTimeout:     caddy.Duration(idleConnTimeout),
 			MaxIdleConnsPerHost: maxIdleConnsPerHost,
