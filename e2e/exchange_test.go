@@ -415,7 +415,7 @@ func TestSlowReadersHoldTheWriter(t *testing.T) {
 				t.Errorf("the client has sent %d bytes that nobody has read", n)
 			}
 			resume <- struct{}{}
-			if got := await(t, answer, "the upload is done"); got != fmt.Sprint(most*2, "<nil>") {
+			if got := await(t, answer, "the upload is done"); got != fmt.Sprint(most*2, " <nil>") {
 				t.Errorf("the upstream has read %s", got)
 			}
 		})

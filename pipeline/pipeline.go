@@ -74,17 +74,18 @@ func (p *Pipeline) Serve(w http.ResponseWriter, r *http.Request, x *Exchange) er
 		}
 	}
 	err := p.handler.ServeHTTP(w, r)
-	switch {
-	case x.writer.status != 0 || x.writer.hijacked:
+	if x.writer.status != 0 || x.writer.hijacked {
 		x.writer.linger()
 		return err
+	}
+	if (err != nil || x.timedOut()) && x.body != nil && x.body.mustClose() {
+		w.Header().Set("Connection", "close")
+	}
+	switch {
 	case x.timedOut():
 		return caddyhttp.Error(http.StatusGatewayTimeout, errTimeout)
 	case err == nil || x.body == nil:
 		return err
-	}
-	if x.body.mustClose() {
-		w.Header().Set("Connection", "close")
 	}
 	var failed caddyhttp.HandlerError
 	if x.body.broken.Load() && errors.As(err, &failed) && failed.StatusCode == http.StatusBadGateway {
