@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"testing"
 	"time"
 
@@ -17,6 +18,8 @@ import (
 	testgrpc "google.golang.org/grpc/interop/grpc_testing"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+
+	"github.com/isekai-gateway/isekai/internal/certtest"
 )
 
 // panicLogger makes the interop cases, which end the process when they fail,
@@ -135,5 +138,60 @@ func TestGRPC(t *testing.T) {
 	})
 	if a := g.send(http.MethodGet, "/grpc.testing.TestService/EmptyCall"); a.status != http.StatusMethodNotAllowed {
 		t.Errorf("a GET is answered %s", a)
+	}
+}
+
+// TestGRPCErrorsKeepTheirTrailers has unary calls fail, whose answers are nothing
+// but a status and trailers.
+func TestGRPCErrorsKeepTheirTrailers(t *testing.T) {
+	t.Parallel()
+	g := startGateway(t, settings{sites: tlsSite})
+	servers := certtest.NewAuthority(t, "servers")
+	serve := func(options ...grpc.ServerOption) string {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		server := grpc.NewServer(options...)
+		testgrpc.RegisterTestServiceServer(server, interop.NewTestServer())
+		go func() { _ = server.Serve(l) }()
+		t.Cleanup(server.Stop)
+		return l.Addr().String()
+	}
+	// The two upstreams are told apart by a header field.
+	g.create(route{Path: "/*", Method: "POST", Headers: map[string]string{"X-To": "h2c"}, TargetURL: "h2c://" + serve()})
+	certificate := servers.Valid("orders.test").TLS(t)
+	g.create(route{
+		Path: "/*", Method: "POST", Headers: map[string]string{"X-To": "tls"},
+		TargetURL: "https://" + serve(grpc.Creds(credentials.NewServerTLSFromCert(&certificate))),
+		Upstream:  &upstreamSettings{TLS: &tlsSettings{CA: servers.PEM, ServerName: "orders.test"}},
+	})
+	g.waitCertificate("localhost")
+	conn, err := grpc.NewClient("passthrough:///"+g.https, grpc.WithTransportCredentials(credentials.NewTLS(g.trust("localhost"))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	client := testgrpc.NewTestServiceClient(conn)
+	for _, upstream := range []string{"h2c", "tls"} {
+		t.Run(upstream, func(t *testing.T) {
+			t.Parallel()
+			for round := range 200 {
+				ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
+				sent := fmt.Sprint("round ", round)
+				ctx = metadata.AppendToOutgoingContext(ctx, "x-to", upstream, "x-grpc-test-echo-initial", sent, "x-grpc-test-echo-trailing-bin", sent)
+				var header, trailer metadata.MD
+				_, err := client.UnaryCall(ctx, &testgrpc.SimpleRequest{
+					ResponseStatus: &testgrpc.EchoStatus{Code: int32(codes.FailedPrecondition), Message: "as asked \u2620"},
+				}, grpc.Header(&header), grpc.Trailer(&trailer))
+				cancel()
+				if s := status.Convert(err); s.Code() != codes.FailedPrecondition || s.Message() != "as asked \u2620" {
+					t.Errorf("round %d: the call ended with %v", round, err)
+				}
+				if got := trailer.Get("x-grpc-test-echo-trailing-bin"); !slices.Equal(got, []string{sent}) {
+					t.Errorf("round %d: the trailers are %v, the header %v", round, trailer, header)
+				}
+			}
+		})
 	}
 }

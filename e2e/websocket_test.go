@@ -1,11 +1,15 @@
 package e2e_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -143,5 +147,137 @@ func TestWebSocketIdleTime(t *testing.T) {
 	defer cancel()
 	if _, _, err := conn.Read(ctx); err == nil || ctx.Err() != nil {
 		t.Errorf("a silent WebSocket ended with %v", err)
+	}
+}
+
+// closesUpstream reads WebSockets to their end and tells with which code and reason
+// they were closed, -1 for none.
+func closesUpstream(t *testing.T, closed chan<- string) string {
+	return newUpstream(t, func(w http.ResponseWriter, r *http.Request) {
+		conn, err := websocket.Accept(w, r, &websocket.AcceptOptions{InsecureSkipVerify: true})
+		if err != nil {
+			return
+		}
+		defer conn.CloseNow()
+		for err == nil {
+			_, _, err = conn.Read(r.Context())
+		}
+		var with websocket.CloseError
+		errors.As(err, &with)
+		closed <- fmt.Sprint(int(websocket.CloseStatus(err)), " ", with.Reason)
+	}).URL
+}
+
+func TestWebSocketClosedByTheClient(t *testing.T) {
+	t.Parallel()
+	g := startGateway(t, settings{})
+	closed := make(chan string, 1)
+	g.create(route{Path: "/ws", TargetURL: closesUpstream(t, closed)})
+	for _, code := range []websocket.StatusCode{1000, 1001, 1008, 4999} {
+		if err := g.dialWebSocket("/ws").Close(code, "bye"); err != nil {
+			t.Errorf("closing with %d: %v", code, err)
+		}
+		if got, want := await(t, closed, "the upstream hears of it"), fmt.Sprint(int(code), " bye"); got != want {
+			t.Errorf("the upstream has read %q, want %q", got, want)
+		}
+	}
+	if err := g.dialWebSocket("/ws").CloseNow(); err != nil {
+		t.Error(err)
+	}
+	if got := await(t, closed, "the upstream hears of it"); got != "-1 " {
+		t.Errorf("after a connection that was cut the upstream has read %q", got)
+	}
+}
+
+// halfClosingUpstream switches protocols, reads to the end of what the client sends
+// and only then answers with that, in capital letters.
+func halfClosingUpstream(t *testing.T) string {
+	return "http://" + rawUpstream(t, func(conn net.Conn) {
+		r := bufio.NewReader(conn)
+		if _, err := readHead(r); err != nil {
+			return
+		}
+		say("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nready\n")(conn)
+		text, err := io.ReadAll(r)
+		if err != nil {
+			t.Errorf("the upstream has read %q, and not the end: %v", text, err)
+		}
+		say(strings.ToUpper(string(text)))(conn)
+	})
+}
+
+// halfClose sends to a halfClosingUpstream, and closes one way.
+func halfClose(t *testing.T, r io.Reader, w io.Writer, closeWrite func() error) {
+	t.Helper()
+	reader := bufio.NewReader(r)
+	if line, err := reader.ReadString('\n'); err != nil || line != "ready\n" {
+		t.Fatalf("the upstream begins with %q (%v)", line, err)
+	}
+	if _, err := io.WriteString(w, "the last words"); err != nil {
+		t.Fatal(err)
+	}
+	if err := closeWrite(); err != nil {
+		t.Fatal(err)
+	}
+	if rest, err := io.ReadAll(reader); err != nil || string(rest) != "THE LAST WORDS" {
+		t.Errorf("after that the upstream answers %q (%v)", rest, err)
+	}
+}
+
+// TestHalfClose closes one way of an upgraded connection; the other stays open.
+func TestHalfClose(t *testing.T) {
+	t.Parallel()
+	g := startGateway(t, settings{sites: tlsSite})
+	g.waitCertificate("localhost")
+	const upgrade = "GET %s HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+	type halfConn interface {
+		net.Conn
+		CloseWrite() error
+	}
+	secure := func(t *testing.T) halfConn {
+		conn := tls.Client(dialRaw(t, g.https), g.trust("localhost"))
+		t.Cleanup(func() { conn.Close() })
+		return conn
+	}
+	plain := func(t *testing.T) halfConn { return dialRaw(t, g.http).(*net.TCPConn) }
+
+	g.create(route{Path: "/client", TargetURL: halfClosingUpstream(t)})
+	heard := make(chan string, 1)
+	g.create(route{Path: "/upstream", TargetURL: "http://" + rawUpstream(t, func(conn net.Conn) {
+		r := bufio.NewReader(conn)
+		if _, err := readHead(r); err != nil {
+			return
+		}
+		say("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nthe last words")(conn)
+		_ = conn.(*net.TCPConn).CloseWrite()
+		text, err := io.ReadAll(r)
+		heard <- fmt.Sprint(string(text), " ", err)
+	})})
+	for host, dial := range map[string]func(*testing.T) halfConn{"plain.test": plain, "localhost": secure} {
+		t.Run("by the client of "+host, func(t *testing.T) {
+			conn := dial(t)
+			fmt.Fprintf(conn, upgrade, "/client", host)
+			r := bufio.NewReader(conn)
+			if head, err := readHead(r); err != nil || !strings.HasPrefix(head, "HTTP/1.1 101 ") {
+				t.Fatalf("the answer is %q (%v)", head, err)
+			}
+			halfClose(t, r, conn, conn.CloseWrite)
+		})
+		t.Run("by the upstream of "+host, func(t *testing.T) {
+			conn := dial(t)
+			fmt.Fprintf(conn, upgrade, "/upstream", host)
+			r := bufio.NewReader(conn)
+			if head, err := readHead(r); err != nil || !strings.HasPrefix(head, "HTTP/1.1 101 ") {
+				t.Fatalf("the answer is %q (%v)", head, err)
+			}
+			if text, err := io.ReadAll(r); err != nil || string(text) != "the last words" {
+				t.Errorf("the upstream has said %q (%v)", text, err)
+			}
+			fmt.Fprint(conn, "and a reply")
+			_ = conn.CloseWrite()
+			if got := await(t, heard, "the upstream hears the reply"); got != "and a reply <nil>" {
+				t.Errorf("the upstream has heard %q", got)
+			}
+		})
 	}
 }

@@ -5,7 +5,9 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
@@ -26,22 +28,27 @@ import (
 // for the whole.
 type body struct {
 	io.ReadCloser
-	exchange *Exchange
-	http1    bool
-	expects  bool  // its client waits to be asked for it (RFC 9110, 10.1.1)
-	most     int64 // bytes, 0 for no bound
-	read     int64 // bytes; whoever reads is alone
-	began    atomic.Bool
-	done     atomic.Bool // read to its end
-	broken   atomic.Bool // the client sent it malformed, cut or too slowly
-	tooLarge atomic.Bool // it has more than most bytes
-	closed   atomic.Bool // by the transport
-	hurried  atomic.Bool // a Read that is under way has a deadline
-	ended    atomic.Bool // the exchange is over
+	exchange  *Exchange
+	http1     bool
+	expects   bool  // its client waits to be asked for it (RFC 9110, 10.1.1)
+	forwarded bool  // the upstream may have seen the request
+	most      int64 // bytes, 0 for no bound
+	read      int64 // bytes; whoever reads is alone
+	began     atomic.Bool
+	done      atomic.Bool // read to its end
+	broken    atomic.Bool // the client sent it malformed, cut or too slowly
+	tooLarge  atomic.Bool // it has more than most bytes
+	closed    atomic.Bool // by the transport
+	hurried   atomic.Bool // a Read that is under way has a deadline
+	ended     atomic.Bool // the exchange is over
+
+	// Held while the answer's writer is used from another goroutine than the
+	// handler's: after the exchange it must not be.
+	mu sync.Mutex
 }
 
 func (b *body) Read(p []byte) (int, error) {
-	if b.ended.Load() {
+	if b.ended.Load() || b.closed.Load() {
 		return 0, http.ErrBodyReadAfterClose
 	}
 	b.began.Store(true)
@@ -60,7 +67,10 @@ func (b *body) Read(p []byte) (int, error) {
 		n, err = n-1, ErrBodyTooLarge
 	case err == io.EOF:
 		b.done.Store(true)
-	case err != nil && !b.closed.Load():
+		if b.hurried.Load() {
+			b.setReadDeadline(time.Time{})
+		}
+	case err != nil && !b.closed.Load() && !b.hurried.Load():
 		b.broken.Store(true)
 	}
 	b.exchange.deadline.touch()
@@ -68,11 +78,47 @@ func (b *body) Read(p []byte) (int, error) {
 }
 
 func (b *body) Close() error {
-	b.closed.Store(true)
-	if b.http1 {
+	if b.closed.Swap(true) {
 		return nil
 	}
-	return b.ReadCloser.Close()
+	if !b.http1 {
+		return b.ReadCloser.Close()
+	}
+	if b.began.Load() {
+		b.hurry(true)
+	}
+	return nil
+}
+
+// hurry gives a Read that is under way a deadline, or takes it back. A transport
+// over HTTP/2 waits for its Read, and the answer with it, until a client sends
+// something that may never do so.
+func (b *body) hurry(on bool) {
+	b.hurried.Store(on)
+	if on {
+		b.setReadDeadline(time.Now().Add(lingerTime))
+	}
+	if !on || b.done.Load() {
+		b.setReadDeadline(time.Time{})
+	}
+}
+
+// setReadDeadline bounds how long a Read that is under way may take. A server
+// without support for deadlines has no connection to wait for either.
+func (b *body) setReadDeadline(t time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.ended.Load() {
+		return
+	}
+	_ = http.NewResponseController(b.exchange.writer.ResponseWriter).SetReadDeadline(t)
+}
+
+// end notes that the exchange is over.
+func (b *body) end() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.ended.Store(true)
 }
 
 // mustClose says whether the connection can't carry another request. A body
@@ -81,6 +127,12 @@ func (b *body) Close() error {
 // does not see that, and would wait for it in turn before it sends the answer.
 func (b *body) mustClose() bool {
 	return b.http1 && (b.began.Load() || b.expects) && !b.done.Load()
+}
+
+// overtaken says whether an answer that begins now has overtaken the body. What
+// an upstream answers must not wait for the rest, as it would in net/http.
+func (b *body) overtaken() bool {
+	return b.mustClose() || b.http1 && b.forwarded && !b.done.Load()
 }
 
 // tooLargeError says what is allowed.

@@ -39,8 +39,6 @@ type Exchange struct {
 	origin   string // the client's, whatever plugins do to the request
 	extended bool   // an extended CONNECT (RFC 8441), which is a stream once answered
 
-	forwarded bool // the transport has the body, and reads it whenever it likes
-
 	call proxy.Call // the forwarder's part
 
 	onStream   func(*Exchange) // called once when the answer turns out to be a stream
@@ -100,20 +98,20 @@ func (x *Exchange) Placeholder(key string) (any, bool) {
 func (x *Exchange) begin(w http.ResponseWriter, r *http.Request, bodyMax int64) (http.ResponseWriter, *http.Request) {
 	x.Context, x.cancel = context.WithCancelCause(r.Context())
 	x.deadline.start(time.Duration(x.route.Timeout)*time.Second, x.cancel)
-	x.writer = writer{ResponseWriter: w, exchange: x}
+	x.writer = writer{ResponseWriter: w, exchange: x, http10: !r.ProtoAtLeast(1, 1)}
 	x.url = *r.URL
 	x.extended = r.Method == http.MethodConnect
 	x.origin = cors.Origin(r)
 	r = r.WithContext(x)
-	if r.Body != nil && r.Body != http.NoBody {
+	// Caddy wraps bodies that are none, too; an unknown length is not 0.
+	if r.Body != nil && r.Body != http.NoBody && r.ContentLength != 0 {
 		x.body = &body{
 			ReadCloser: r.Body,
 			exchange:   x,
 			http1:      r.ProtoMajor == 1,
 			expects:    httpguts.HeaderValuesContainsToken(r.Header["Expect"], "100-continue"),
 		}
-		// Caddy's wrapper makes a body of none.
-		x.body.done.Store(r.ContentLength == 0)
+		x.call.Interrupt = x.body.hurry
 		if !x.extended { // the body of an extended CONNECT is a stream of messages
 			x.body.most = bodyMax
 		}
@@ -127,7 +125,7 @@ func (x *Exchange) begin(w http.ResponseWriter, r *http.Request, bodyMax int64) 
 func (x *Exchange) end() {
 	x.deadline.stop()
 	if x.body != nil {
-		x.body.ended.Store(true)
+		x.body.end()
 	}
 	x.cancel(nil)
 }

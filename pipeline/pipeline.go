@@ -105,13 +105,16 @@ func (p *Pipeline) Serve(w http.ResponseWriter, r *http.Request, x *Exchange) er
 		defer p.inFlight.Release(p.Route.ID)
 	}
 	err := p.handler.ServeHTTP(w, r)
-	switch {
-	case x.writer.status != 0 || x.writer.hijacked:
+	if x.writer.status != 0 || x.writer.hijacked {
 		x.writer.linger()
 		return err
+	}
+	if (err != nil || x.awaited()) && x.body != nil && x.body.mustClose() {
+		w.Header().Set("Connection", "close")
+	}
+	switch {
 	case x.body != nil && x.body.tooLarge.Load():
 		if x.body.mustClose() {
-			w.Header().Set("Connection", "close")
 			closeBehind(w)
 		}
 		return tooLargeError(x.body.most)
@@ -121,9 +124,6 @@ func (p *Pipeline) Serve(w http.ResponseWriter, r *http.Request, x *Exchange) er
 		return caddyhttp.Error(http.StatusServiceUnavailable, errDrained)
 	case x.body == nil, err == nil && !x.body.broken.Load():
 		return err
-	}
-	if x.body.mustClose() {
-		w.Header().Set("Connection", "close")
 	}
 	var failed caddyhttp.HandlerError
 	switch {
@@ -159,6 +159,9 @@ func (f forward) ServeHTTP(w http.ResponseWriter, r *http.Request) (err error) {
 		}
 		path = rewritten.Text
 	}
+	if x.body != nil {
+		x.body.forwarded = true
+	}
 	u := *r.URL
 	SetPath(&u, f.p.target.Path(route.Pattern(), x.Path, path, route.StripPrefix))
 	outer := r.URL
@@ -169,7 +172,6 @@ func (f forward) ServeHTTP(w http.ResponseWriter, r *http.Request) (err error) {
 		w = held
 	}
 	defer f.p.mirror.begin(r)()
-	x.forwarded = true
 	return f.p.forwarder.ServeHTTP(w, r)
 }
 

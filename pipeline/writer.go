@@ -19,6 +19,7 @@ type writer struct {
 	status   int
 	bytes    int64
 	hijacked bool
+	http10   bool
 	onHeader func(http.Header) // what a policy adds to the final header; may be nil
 	cors     *cors.Policy      // of the route, in place of an upstream's; may be nil
 }
@@ -31,7 +32,10 @@ func (w *writer) WriteHeader(status int) {
 	informational := status >= 100 && status < 200 && status != http.StatusSwitchingProtocols
 	switch {
 	case informational:
-		w.ResponseWriter.WriteHeader(status)
+		// A client of HTTP/1.0 would take it for the answer (RFC 9110, 15.2).
+		if !w.http10 {
+			w.ResponseWriter.WriteHeader(status)
+		}
 		return
 	case w.status != 0:
 		return
@@ -49,20 +53,23 @@ func (w *writer) WriteHeader(status int) {
 	if w.cors != nil {
 		w.cors.ApplyTo(h, w.exchange.origin)
 	}
-	if b := w.exchange.body; b != nil {
-		if w.exchange.forwarded {
-			// The transport may be about to begin, and net/http must not take the body
-			// for one that nobody wants: it would read it in the transport's stead.
-			b.began.Store(true)
-		}
-		if b.mustClose() {
-			h.Set("Connection", "close")
-		}
+	if w.exchange.body != nil && w.exchange.body.overtaken() && status != http.StatusSwitchingProtocols {
+		h.Set("Connection", "close")
 	}
 	if status == http.StatusSwitchingProtocols || w.exchange.extended && status == http.StatusOK || isStream(h.Get("Content-Type")) {
 		w.exchange.stream()
 	}
 	w.ResponseWriter.WriteHeader(status)
+	w.flushEarly()
+}
+
+// flushEarly sends what there is of an answer that has overtaken its request's
+// body: a transport may wait for more of that, and the client must not wait for
+// the transport.
+func (w *writer) flushEarly() {
+	if b := w.exchange.body; b != nil && b.overtaken() {
+		_ = http.NewResponseController(w.ResponseWriter).Flush()
+	}
 }
 
 // Write implements http.ResponseWriter.
@@ -73,6 +80,7 @@ func (w *writer) Write(p []byte) (int, error) {
 	n, err := w.ResponseWriter.Write(p)
 	w.bytes += int64(n)
 	w.exchange.deadline.touch()
+	w.flushEarly()
 	return n, err
 }
 
@@ -87,6 +95,7 @@ func (w *writer) ReadFrom(src io.Reader) (int64, error) {
 	}
 	n, err := io.Copy(w.ResponseWriter, src)
 	w.bytes += n
+	w.flushEarly()
 	return n, err
 }
 
@@ -158,13 +167,21 @@ const (
 	lingerBytes = 256 << 10
 )
 
+// restTime is how long the client of an answer that did not come from an upstream
+// may take to send what net/http reads of a body that nobody has begun to read.
+const restTime = 5 * time.Second
+
 // linger lets the client of an early answer finish what it is sending.
 func (w *writer) linger() {
 	b := w.exchange.body
-	if b == nil || w.hijacked || w.status == 0 || !b.mustClose() {
+	if b == nil || !b.http1 || w.hijacked || w.status == 0 || b.done.Load() {
 		return
 	}
 	controller := http.NewResponseController(w.ResponseWriter)
+	if !b.overtaken() {
+		_ = controller.SetReadDeadline(time.Now().Add(restTime))
+		return
+	}
 	if controller.Flush() != nil || controller.SetReadDeadline(time.Now().Add(lingerTime)) != nil {
 		return
 	}

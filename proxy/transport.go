@@ -16,6 +16,7 @@ import (
 const (
 	dialTimeout           = 5 * time.Second
 	tlsHandshakeTimeout   = 10 * time.Second
+	expectContinueTimeout = time.Second
 	idleConnTimeout       = 90 * time.Second
 	maxIdleConnsPerHost   = 256
 	maxResponseHeaderSize = 256 << 10
@@ -39,6 +40,9 @@ func newTransport(ctx caddy.Context, policy *Policy, conn *connection) (sharedTr
 		DialTimeout:           caddy.Duration(connect),
 		ResponseHeaderTimeout: caddy.Duration(conn.Timeouts.ResponseHeader.Duration(0)),
 		MaxResponseHeaderSize: maxResponseHeaderSize,
+		// A body whose client waits to be asked for it is asked for when the upstream
+		// does, or has not said anything for this long.
+		ExpectContinueTimeout: caddy.Duration(expectContinueTimeout),
 		KeepAlive: &reverseproxy.KeepAlive{
 			IdleConnTimeout:     caddy.Duration(idleConnTimeout),
 			MaxIdleConnsPerHost: maxIdleConnsPerHost,
