@@ -280,18 +280,25 @@ func checkRefusal(t *testing.T, resp *http.Response) {
 func TestEarlyAnswerEndsTheConnection(t *testing.T) {
 	t.Parallel()
 	g := startGateway(t, settings{options: "plugins static_response"})
-	noTimeout := 0
+	noTimeout, two := 0, 2
+	scriptedNo := scripted(t, "HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno")
+	unencryptedNo := newUnencrypted(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusForbidden)
+		fmt.Fprint(w, "no")
+	})
 	for name, target := range map[string]string{
-		"http1": scripted(t, "HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno"),
-		"h2c": newUnencrypted(t, func(w http.ResponseWriter, _ *http.Request) {
-			w.WriteHeader(http.StatusForbidden)
-			fmt.Fprint(w, "no")
-		}),
-		"plugin": textUpstream(t, "never asked"),
+		"http1": scriptedNo, "h2c": unencryptedNo, "plugin": textUpstream(t, "never asked"),
+		// Bodies that may be sent again go another way.
+		"http1-retried": scriptedNo, "h2c-retried": unencryptedNo,
 	} {
 		r := route{Path: "/" + name, Method: "POST", TargetURL: target, Timeout: &noTimeout}
 		if name == "plugin" {
 			r.Plugins = plugins(`{"handler":"static_response","status_code":403,"body":"no"}`)
+		}
+		if strings.HasSuffix(name, "-retried") {
+			r.Upstream = &upstreamSettings{
+				Retries: &two, Health: map[string]any{"passive": map[string]any{}}, CircuitBreaker: map[string]any{},
+			}
 		}
 		g.create(r)
 		for _, framing := range []string{"Content-Length: 100\r\n\r\nbegun", "Transfer-Encoding: chunked\r\n\r\n5\r\nbegun\r\n"} {
