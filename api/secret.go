@@ -13,7 +13,7 @@ import (
 
 // Where errors about secrets are placed.
 const (
-	atCookieSecret = "body.upstream.policy_options.secret"
+	atCookieSecret = "body.upstream.policy_options.secret" //nolint:gosec // a name
 
 	atCertificate = "body.upstream.tls.certificate"
 	atKey         = "body.upstream.tls.key"

@@ -123,14 +123,18 @@ func TestExchanges(t *testing.T) {
 			w.WriteHeader(http.StatusForbidden)
 			fmt.Fprint(w, "no")
 		}, func(t *testing.T, v version, path string) {
-			req, _ := v.request(t, http.MethodPost, path)
-			in, out := io.Pipe()
-			defer out.Close()
-			go func() { _, _ = out.Write([]byte("it begins, and does not end")) }()
-			req.Body, req.ContentLength = in, -1
-			resp := v.do(t, req)
-			if body, err := io.ReadAll(resp.Body); resp.StatusCode != http.StatusForbidden || string(body) != "no" || err != nil {
-				t.Errorf("the answer is %s %q (%v)", resp.Status, body, err)
+			for _, begin := range []string{"", "it begins, and does not end"} {
+				req, _ := v.request(t, http.MethodPost, path)
+				in, out := io.Pipe()
+				defer out.Close()
+				if begin != "" {
+					go func() { _, _ = io.WriteString(out, begin) }()
+				}
+				req.Body, req.ContentLength = in, -1
+				resp := v.do(t, req)
+				if body, err := io.ReadAll(resp.Body); resp.StatusCode != http.StatusForbidden || string(body) != "no" || err != nil {
+					t.Errorf("after the body's begin %q the answer is %s %q (%v)", begin, resp.Status, body, err)
+				}
 			}
 			next, _ := v.request(t, http.MethodPost, path)
 			if resp := v.do(t, next); resp.StatusCode != http.StatusForbidden {

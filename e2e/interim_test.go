@@ -301,8 +301,11 @@ func TestEarlyAnswerEndsTheConnection(t *testing.T) {
 			}
 		}
 		g.create(r)
-		for _, framing := range []string{"Content-Length: 100\r\n\r\nbegun", "Transfer-Encoding: chunked\r\n\r\n5\r\nbegun\r\n"} {
-			t.Run(name+", "+framing[:7], func(t *testing.T) {
+		for _, framing := range []string{
+			"Content-Length: 100\r\n\r\n", "Content-Length: 100\r\n\r\nbegun",
+			"Transfer-Encoding: chunked\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\n5\r\nbegun\r\n",
+		} {
+			t.Run(fmt.Sprintf("%s, %q", name, framing), func(t *testing.T) {
 				t.Parallel()
 				conn := dialRaw(t, g.http)
 				r := bufio.NewReader(conn)

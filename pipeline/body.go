@@ -36,7 +36,6 @@ type body struct {
 	read      int64 // bytes; whoever reads is alone
 	began     atomic.Bool
 	done      atomic.Bool // read to its end
-	broken    atomic.Bool // the client sent it malformed, cut or too slowly
 	tooLarge  atomic.Bool // it has more than most bytes
 	closed    atomic.Bool // by the transport
 	hurried   atomic.Bool // a Read that is under way has a deadline
@@ -70,8 +69,6 @@ func (b *body) Read(p []byte) (int, error) {
 		if b.hurried.Load() {
 			b.setReadDeadline(time.Time{})
 		}
-	case err != nil && !b.closed.Load() && !b.hurried.Load():
-		b.broken.Store(true)
 	}
 	b.exchange.deadline.touch()
 	return n, err

@@ -146,7 +146,7 @@ func (x *Exchange) drained() bool { return context.Cause(x.Context) == errDraine
 // ended: by the route's timeout, or a change of it, or since the body is not what it
 // should be.
 func (x *Exchange) awaited() bool {
-	return x.timedOut() || x.drained() || x.body != nil && (x.body.tooLarge.Load() || x.body.broken.Load()) && x.Context.Err() == nil
+	return x.timedOut() || x.drained() || x.call.Spoiled() != nil && x.Context.Err() == nil
 }
 
 // Status returns the answer's status, 0 if there was none.

@@ -122,20 +122,19 @@ func (p *Pipeline) Serve(w http.ResponseWriter, r *http.Request, x *Exchange) er
 		return caddyhttp.Error(http.StatusGatewayTimeout, errTimeout)
 	case x.drained():
 		return caddyhttp.Error(http.StatusServiceUnavailable, errDrained)
-	case x.body == nil, err == nil && !x.body.broken.Load():
-		return err
-	}
-	var failed caddyhttp.HandlerError
-	switch {
-	case !x.body.broken.Load():
-		return err
-	case err == nil:
-		return caddyhttp.Error(http.StatusBadRequest, ErrBadBody)
-	case errors.As(err, &failed) && failed.StatusCode == http.StatusBadGateway:
-		// reverse_proxy blames the upstream for whatever it could not send it.
-		return caddyhttp.Error(http.StatusBadRequest, fmt.Errorf("%w: %w", ErrBadBody, failed.Err))
+	case err == nil && x.call.Spoiled() != nil:
+		return spoiledError(x.call.Spoiled())
 	}
 	return err
+}
+
+// spoiledError is the answer to a body that could not be read: a plugin's, if one
+// has bounded it, else the client's fault.
+func spoiledError(err error) error {
+	if refused, ok := errors.AsType[caddyhttp.HandlerError](err); ok {
+		return refused
+	}
+	return caddyhttp.Error(http.StatusBadRequest, fmt.Errorf("%w: %w", ErrBadBody, err))
 }
 
 // forward is the last handler of every pipeline.

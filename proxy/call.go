@@ -24,7 +24,13 @@ type Call struct {
 	done     func(error) // tells the current target's breaker how it went
 	granted  bool        // another attempt was decided on
 	body     *replay
+	spoiled  error
 }
+
+// Spoiled returns the error by which the client failed to send its body, or a plugin
+// refused it, if that has ended the exchange. reverse_proxy was told then that the
+// client has left: whoever embeds the forwarder answers instead.
+func (c *Call) Spoiled() error { return c.spoiled }
 
 // callOf returns the call that a request belongs to, nil for one that the forwarder
 // makes itself, to ask for a target's health.

@@ -126,6 +126,7 @@ func (p *pool) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, clientError{err}
 	case call.body != nil && call.body.spoiled():
 		call.settle(errNoJudge)
+		call.spoiled = err
 		return nil, clientError{err}
 	default:
 		t.failures.Add(1)

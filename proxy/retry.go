@@ -63,9 +63,10 @@ type statusError int
 func (e statusError) Error() string { return fmt.Sprintf("the upstream answered %d", int(e)) }
 
 // replayable makes the request's body one that can be sent more than once, as long
-// as it is short enough, and that tells whose failure it is if it can't be sent.
+// as it is short enough; that tells whose failure it is if it can't be sent; and
+// that can be closed, which reverse_proxy prevents while nothing was read of it.
 func (p *pool) replayable(call *Call, r *http.Request) {
-	if r.Body == nil || r.Body == http.NoBody || p.retry.most == 0 && !p.watched {
+	if r.Body == nil || r.Body == http.NoBody {
 		return
 	}
 	if call.body == nil {
