@@ -57,6 +57,6 @@ func TestBodyBoundAtItsEnd(t *testing.T) {
 	b := &body{ReadCloser: io.NopCloser(io.MultiReader(strings.NewReader("0123"), iotest.ErrReader(io.ErrUnexpectedEOF))), exchange: new(Exchange), most: 4}
 	got, err := io.ReadAll(b)
 	if string(got) != "0123" || !errors.Is(err, io.ErrUnexpectedEOF) || b.tooLarge.Load() {
-		t.Errorf("got %q, %v, too large: %v", got, err, b.tooLarge.Load(), b.broken.Load())
+		t.Errorf("got %q, %v, too large: %v", got, err, b.tooLarge.Load())
 	}
 }

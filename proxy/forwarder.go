@@ -152,7 +152,7 @@ func (g *Registry) newForwarder(key string, s settings) (*Forwarder, error) {
 		conn.Settings = *s.Upstream.TLS
 	}
 	p := &pool{
-		id:           digest(key)[:12],
+		id:           key[:12],
 		byUpstream:   make(map[*reverseproxy.Upstream]*target, len(s.Targets)),
 		breaks:       s.Upstream.CircuitBreaker != nil,
 		preserveHost: s.PreserveHost,

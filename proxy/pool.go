@@ -58,7 +58,7 @@ func newTarget(t poolTarget, passive *store.PassiveHealth, state *targetState) (
 		if err != nil {
 			return nil, err
 		}
-		dial = alias(t.Address, digest(key)[:8])
+		dial = alias(t.Address, key[:8])
 	}
 	return &target{
 		targetState: state,

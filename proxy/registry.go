@@ -68,11 +68,12 @@ func (g *Registry) Close() {
 	g.watching.Wait()
 }
 
-// poolKey is a text that is the same for equal values.
+// poolKey is a text that is the same for equal values. It does not show them, since
+// there may be secrets among them.
 func poolKey(v any) (string, error) {
 	b, err := json.Marshal(v)
 	if err != nil {
 		return "", fmt.Errorf("encoding pool key: %w", err)
 	}
-	return string(b), nil
+	return digest(string(b)), nil
 }
