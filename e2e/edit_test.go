@@ -126,8 +126,9 @@ func TestFailedReloads(t *testing.T) {
 			if err := g.reload(); err == nil {
 				t.Fatal("the reload did not fail")
 			}
-			// The admin endpoint may be the new one, but the gateway is the old.
-			g.wantBody("/before", "works")
+			// The admin endpoint may be the new one, but the gateway is the old. The
+			// listeners of the new one may have taken a connection with them.
+			g.waitBody("/before", "works")
 			g.patch(r.ID, map[string]any{"path": "/patched"})
 			g.wantBody("/patched", "works")
 			g.create(route{Path: "/created", TargetURL: target})

@@ -264,6 +264,8 @@ func (g *gateway) waitExit() int {
 func (g *gateway) reload() error {
 	g.t.Helper()
 	defer g.client.CloseIdleConnections()
+	const stopped = `"msg":"stopped previous server"`
+	before := strings.Count(g.log.String(), stopped)
 	text, err := os.ReadFile(g.caddyfile)
 	if err != nil {
 		g.t.Fatal(err)
@@ -286,6 +288,15 @@ func (g *gateway) reload() error {
 	body, err := io.ReadAll(resp.Body)
 	if err == nil && resp.StatusCode != http.StatusOK {
 		err = fmt.Errorf("/load answered %d: %s", resp.StatusCode, body)
+	}
+	if err == nil {
+		// Until then the admin endpoint of before takes connections, and breaks them.
+		eventually(g.t, startTimeout, "the admin endpoint of before has stopped", func() error {
+			if strings.Count(g.log.String(), stopped) == before {
+				return errors.New("it has not")
+			}
+			return nil
+		})
 	}
 	return err
 }
