@@ -60,6 +60,9 @@ type Gateway struct {
 	// Limiter holds the counters of the routes' rate limits.
 	Limiter *ratelimit.Limiter
 
+	// Credentials knows consumers, keys and tokens.
+	Credentials *Credentials
+
 	// Mirror holds the copies of requests that wait for the routes' mirrors.
 	Mirror *mirror.Queue
 
@@ -119,10 +122,14 @@ func Open(cfg Config) (*Gateway, error) {
 		prepared:  make(chan struct{}),
 		syncing:   make(chan struct{}, 1),
 	}
+	if g.Credentials, err = newCredentials(st, g.StoreUp); err != nil {
+		return nil, errors.Join(err, st.Close())
+	}
 	g.subscribers.set = make(map[*Subscriber]struct{})
 	g.Limiter.Start()
 	g.workers.Go("store watcher", g.watch)
 	g.workers.Every("store health checker", cfg.HealthInterval, g.checkStore)
+	g.workers.Every("uses of credentials", usesInterval, g.writeUses)
 	g.workers.Every("stats collector", cfg.StatsInterval, g.logStats)
 	return g, nil
 }
@@ -130,12 +137,35 @@ func Open(cfg Config) (*Gateway, error) {
 // Close stops and joins all workers and closes the store.
 func (g *Gateway) Close() error {
 	g.workers.Stop()
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	defer cancel()
+	g.writeUses(ctx)
+	g.Credentials.close()
 	g.Mirror.Close()
 	g.Limiter.Close()
 	if err := g.store.Close(); err != nil {
 		return fmt.Errorf("closing store: %w", err)
 	}
 	return nil
+}
+
+// closeTimeout bounds what Close still writes.
+const closeTimeout = 2 * time.Second
+
+// writeUses notes in the store which credentials were used. Until Start nothing is
+// written, and while the store is down nothing is tried.
+func (g *Gateway) writeUses(ctx context.Context) {
+	select {
+	case <-g.begun:
+	default:
+		return
+	}
+	if !g.StoreUp() {
+		return
+	}
+	if err := g.Credentials.writeUses(ctx); err != nil && ctx.Err() == nil {
+		g.noteStore(err)
+	}
 }
 
 // WaitLoaded waits until the first attempt to load the routes has ended, well

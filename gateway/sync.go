@@ -92,14 +92,16 @@ func (g *Gateway) sync(ctx context.Context) error {
 	if revision == old.Revision() {
 		return nil
 	}
-	changed, revision, err := g.store.Changes(ctx, old.Revision())
+	changes, err := g.store.Changes(ctx, old.Revision())
 	if errors.Is(err, store.ErrResync) {
 		return g.load(ctx, old)
 	}
 	if err != nil {
 		return fmt.Errorf("reading changes: %w", err)
 	}
-	g.publish(old, old.Apply(changed, revision), ids(changed))
+	// Before the table has the revision: whoever sees it there relies on this.
+	g.Credentials.forget(changes.Credentials)
+	g.publish(old, old.Apply(changes.Routes, changes.Revision), ids(changes.Routes))
 	return nil
 }
 
@@ -110,6 +112,7 @@ func (g *Gateway) load(ctx context.Context, old *routing.Table) error {
 		return fmt.Errorf("loading routes: %w", err)
 	}
 	g.noteStore(nil)
+	g.Credentials.forgetAll()
 	if old == nil {
 		g.publish(nil, routing.NewTable(rows, revision), ids(rows))
 		return nil

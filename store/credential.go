@@ -25,6 +25,10 @@ type Consumer struct {
 	// When the consumer was made and last changed, in UTC.
 	CreatedAt time.Time `json:"created_at"`
 	UpdatedAt time.Time `json:"updated_at"`
+
+	// Why what plain SQL has made of the row can't be read. None of the keys of such
+	// a consumer is accepted.
+	DecodeError string `json:"-"`
 }
 
 // ConsumerSpec is what is optional of a Consumer. It is stored as one JSON document

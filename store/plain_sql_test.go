@@ -73,6 +73,7 @@ func TestPlainSQL(t *testing.T) {
 		{"Specs that do not decode", testPlainBadSpecs},
 		{"Pruned history", testPlainPrunedHistory},
 		{"Restored dump", testPlainRestoredDump},
+		{"Credentials", testPlainCredentials},
 		{"Request log", testPlainRequestLog},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -86,7 +87,7 @@ func TestPlainSQL(t *testing.T) {
 // changed returns the ids of the routes changed after since.
 func changed(t *testing.T, s store.Store, since int64) []int64 {
 	t.Helper()
-	routes, _, err := s.Changes(t.Context(), since)
+	routes, _, err := changes(s.Changes(t.Context(), since))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -202,7 +203,7 @@ func testPlainDelete(t *testing.T, p plain) {
 	if _, err := p.Get(t.Context(), 1); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("Get: %v", err)
 	}
-	routes, number, err := p.Changes(t.Context(), 2)
+	routes, number, err := changes(p.Changes(t.Context(), 2))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -327,7 +328,7 @@ func testPlainPrunedHistory(t *testing.T, p plain) {
 	}
 	p.exec(t, `DELETE FROM revisions WHERE revision <= 2`)
 	for _, since := range []int64{0, 1} {
-		if _, _, err := p.Changes(t.Context(), since); !errors.Is(err, store.ErrResync) {
+		if _, err := p.Changes(t.Context(), since); !errors.Is(err, store.ErrResync) {
 			t.Errorf("since %d: %v", since, err)
 		}
 	}
@@ -340,7 +341,7 @@ func testPlainRestoredDump(t *testing.T, p plain) {
 	create(t, p, "/a", "a")
 	create(t, p, "/b", "b")
 	p.exec(t, `UPDATE revision_counter SET revision = 1`)
-	if _, _, err := p.Changes(t.Context(), 2); !errors.Is(err, store.ErrResync) {
+	if _, err := p.Changes(t.Context(), 2); !errors.Is(err, store.ErrResync) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -361,4 +362,12 @@ func testPlainRequestLog(t *testing.T, p plain) {
 	if err != nil || logged != 1 {
 		t.Errorf("%d log entries have their route, error %v", logged, err)
 	}
+}
+
+// changes takes the routes apart, for tests that are about them.
+func changes(c *store.Changes, err error) ([]*store.Route, int64, error) {
+	if err != nil {
+		return nil, 0, err
+	}
+	return c.Routes, c.Revision, nil
 }

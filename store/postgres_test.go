@@ -101,7 +101,7 @@ func TestPostgresTruncate(t *testing.T) {
 		if got := revision(t, p); got <= before {
 			t.Errorf("%v: revision went from %d to %d", statements, before, got)
 		}
-		if _, _, err := p.Changes(t.Context(), before); !errors.Is(err, store.ErrResync) {
+		if _, err := p.Changes(t.Context(), before); !errors.Is(err, store.ErrResync) {
 			t.Errorf("%v: Changes: %v", statements, err)
 		}
 	}
@@ -109,7 +109,7 @@ func TestPostgresTruncate(t *testing.T) {
 	if err != nil || len(routes) != 1 || routes[0].Path != "/c" || routes[0].Revision != at {
 		t.Errorf("Load: %+v at %d, error %v", routes, at, err)
 	}
-	if _, _, err := p.Changes(t.Context(), at); err != nil {
+	if _, err := p.Changes(t.Context(), at); err != nil {
 		t.Errorf("up to date, and yet: %v", err)
 	}
 }
@@ -289,7 +289,7 @@ func TestPostgresConnectionsCutBetweenCalls(t *testing.T) {
 		"Ping":     func() error { return p.Ping(t.Context()) },
 		"Revision": func() error { _, err := p.Revision(t.Context()); return err },
 		"Load":     func() error { _, _, err := p.Load(t.Context()); return err },
-		"Changes":  func() error { _, _, err := p.Changes(t.Context(), 0); return err },
+		"Changes":  func() error { _, err := p.Changes(t.Context(), 0); return err },
 		"Get":      func() error { _, err := p.Get(t.Context(), route.ID); return err },
 		"History":  func() error { _, err := p.History(t.Context(), 0, 1); return err },
 		"Update":   func() error { _, err := p.Update(t.Context(), route, 0, admin); return err },

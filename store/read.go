@@ -41,35 +41,56 @@ func (s *sqlStore) Load(ctx context.Context) ([]*Route, int64, error) {
 }
 
 // Changes implements Store.
-func (s *sqlStore) Changes(ctx context.Context, since int64) ([]*Route, int64, error) {
-	var (
-		routes   []*Route
-		revision int64
-	)
+func (s *sqlStore) Changes(ctx context.Context, since int64) (*Changes, error) {
+	var c *Changes
 	err := s.querySnapshot(ctx, "loading changes", func(ctx context.Context, q querier, tick func()) error {
+		c = new(Changes)
 		var told int64 // revisions after since whose changes the history tells
-		err := q.QueryRowContext(ctx, `SELECT revision,
-				(SELECT count(DISTINCT revision) FROM revisions WHERE revision > $1)
-			FROM revision_counter`, since).Scan(&revision, &told)
+		err := q.QueryRowContext(ctx, `SELECT revision, (SELECT count(*) FROM (
+				SELECT revision FROM revisions WHERE revision > $1
+				UNION SELECT revision FROM credential_revisions WHERE revision > $1) AS told)
+			FROM revision_counter`, since).Scan(&c.Revision, &told)
 		switch {
 		case err != nil:
 			return err
-		case revision == since:
-			routes = nil
+		case c.Revision == since:
 			return nil
-		case told != revision-since:
+		case told != c.Revision-since:
 			return ErrResync
 		}
 		tick()
-		routes, err = readRoutes(ctx, q, tick,
+		c.Routes, err = readRoutes(ctx, q, tick,
 			"SELECT "+columns+` FROM routes
 				WHERE id IN (SELECT route_id FROM revisions WHERE revision > $1) ORDER BY id`, since)
+		if err != nil {
+			return err
+		}
+		tick()
+		c.Credentials, err = readCredentialChanges(ctx, q, since)
 		return err
 	})
 	if err != nil {
-		return nil, 0, err
+		return nil, err
 	}
-	return routes, revision, nil
+	return c, nil
+}
+
+func readCredentialChanges(ctx context.Context, q querier, since int64) ([]CredentialChange, error) {
+	rows, err := q.QueryContext(ctx,
+		"SELECT DISTINCT kind, object_id FROM credential_revisions WHERE revision > $1", since)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var list []CredentialChange
+	for rows.Next() {
+		var c CredentialChange
+		if err := rows.Scan(&c.Kind, &c.ID); err != nil {
+			return nil, err
+		}
+		list = append(list, c)
+	}
+	return list, rows.Err()
 }
 
 // Get implements Store.

@@ -157,7 +157,7 @@ func (s *sqlStore) explain(ctx context.Context, doing string, err error) error {
 	if err == nil {
 		return nil
 	}
-	for _, known := range []error{ErrNotFound, ErrConflict, ErrStale, ErrInvalid, ErrResync, errAlreadySeeded} {
+	for _, known := range []error{ErrNotFound, ErrConflict, ErrStale, ErrInvalid, ErrResync, ErrTooMany, errAlreadySeeded} {
 		if errors.Is(err, known) {
 			return err
 		}

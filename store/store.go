@@ -49,12 +49,11 @@ type Store interface {
 	// are at, both from one snapshot of the database.
 	Load(ctx context.Context) (routes []*Route, revision int64, err error)
 
-	// Changes returns the present state of every route changed after revision
-	// since, deleted ones with DeletedAt set, ordered by id, and the revision
-	// that they are at, both from one snapshot. It returns ErrResync if the
-	// history since then is not complete (it was pruned, or the store is at an
-	// earlier revision because a dump was restored): the caller must Load.
-	Changes(ctx context.Context, since int64) (routes []*Route, revision int64, err error)
+	// Changes returns what was changed after revision since, all from one snapshot.
+	// It returns ErrResync if the history since then is not complete (it was pruned,
+	// or the store is at an earlier revision because a dump was restored): the caller
+	// must Load.
+	Changes(ctx context.Context, since int64) (*Changes, error)
 
 	// Get returns the live route with this id, or ErrNotFound.
 	Get(ctx context.Context, id int64) (*Route, error)
@@ -80,6 +79,8 @@ type Store interface {
 	// the newest), newest first.
 	History(ctx context.Context, before int64, limit int) ([]Change, error)
 
+	Credentials
+
 	// Stats describes the connection pool.
 	Stats() Stats
 
@@ -89,6 +90,19 @@ type Store interface {
 
 // ErrResync says that changes since a revision cannot be told one by one.
 var ErrResync = errors.New("full load needed")
+
+// Changes is what was changed since a revision.
+type Changes struct {
+	// The present state of every route that was changed, deleted ones with DeletedAt
+	// set, ordered by id.
+	Routes []*Route
+
+	// The consumers, keys and tokens that were changed, in no order.
+	Credentials []CredentialChange
+
+	// The revision that all of it is at.
+	Revision int64
+}
 
 // Author is who makes a change, for the history.
 type Author struct {

@@ -81,6 +81,10 @@ func (s *sqlStore) Delete(ctx context.Context, id, ifRevision int64, by Author) 
 // errAlreadySeeded ends the transaction of a Seed that comes too late.
 var errAlreadySeeded = errors.New("the store has had routes")
 
+// everHadRoutes asks whether there was ever a route. Other changes, such as the
+// first admin token, don't count; a table that was emptied does.
+const everHadRoutes = "SELECT EXISTS (SELECT 1 FROM routes) OR EXISTS (SELECT 1 FROM revisions)"
+
 // Seed implements Store.
 func (s *sqlStore) Seed(ctx context.Context, routes []*Route, by Author) (bool, error) {
 	specs := make([]string, len(routes))
@@ -91,15 +95,18 @@ func (s *sqlStore) Seed(ctx context.Context, routes []*Route, by Author) (bool, 
 		}
 	}
 	// Almost every start finds a store with routes, and need not wait for writers.
-	if revision, err := s.Revision(ctx); err != nil || revision > 0 || len(routes) == 0 {
+	var ever bool
+	err := s.query(ctx, "looking for routes", func(ctx context.Context, q querier) error {
+		return q.QueryRowContext(ctx, everHadRoutes).Scan(&ever)
+	})
+	if err != nil || ever || len(routes) == 0 {
 		return false, err
 	}
-	err := s.change(ctx, "seeding routes", func(ctx context.Context, tx *sql.Tx, revision int64) error {
-		var ever bool
-		if err := tx.QueryRowContext(ctx, "SELECT EXISTS (SELECT 1 FROM routes)").Scan(&ever); err != nil {
+	err = s.change(ctx, "seeding routes", func(ctx context.Context, tx *sql.Tx, revision int64) error {
+		if err := tx.QueryRowContext(ctx, everHadRoutes).Scan(&ever); err != nil {
 			return err
 		}
-		if ever || revision != 1 {
+		if ever {
 			return errAlreadySeeded
 		}
 		for i, route := range routes {

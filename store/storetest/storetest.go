@@ -49,6 +49,13 @@ func Run(t *testing.T, open Opener) {
 		{"Seed once", testSeedOnce},
 		{"Seed never again", testSeedNeverAgain},
 		{"Seed is whole or not", testSeedIsAtomic},
+		{"Seed after a token", testSeedAfterToken},
+		{"Consumers", testConsumers},
+		{"Bad consumers", testBadConsumers},
+		{"Keys", testKeys},
+		{"Too many keys", testTooManyKeys},
+		{"Tokens", testTokens},
+		{"Uses", testUses},
 		{"History", testHistory},
 		{"History pages", testHistoryPages},
 		{"Cancelled context", testCancelled},
@@ -108,4 +115,12 @@ func diffContent(want, got any) string {
 func isRecentUTC(at time.Time) bool {
 	return at.Location() == time.UTC && at.Nanosecond()%1000 == 0 &&
 		time.Since(at) < time.Hour && time.Until(at) < time.Hour
+}
+
+// changes takes the routes apart, for tests that are about them.
+func changes(c *store.Changes, err error) ([]*store.Route, int64, error) {
+	if err != nil {
+		return nil, 0, err
+	}
+	return c.Routes, c.Revision, nil
 }

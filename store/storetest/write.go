@@ -23,7 +23,7 @@ func testEmpty(t *testing.T, open Opener) {
 	if err != nil || len(routes) != 0 || revision != 0 {
 		t.Errorf("Load: %d routes, revision %d, error %v", len(routes), revision, err)
 	}
-	routes, revision, err = s.Changes(t.Context(), 0)
+	routes, revision, err = changes(s.Changes(t.Context(), 0))
 	if err != nil || len(routes) != 0 || revision != 0 {
 		t.Errorf("Changes: %d routes, revision %d, error %v", len(routes), revision, err)
 	}
