@@ -46,10 +46,13 @@ type Config struct {
 
 // server is what the operations share.
 type server struct {
-	cfg     Config
-	route   checker // of a whole route
-	patch   checker // of a merge patch for one
-	openapi []byte  // the document, marshalled
+	cfg   Config
+	route checker // of a whole route
+	patch checker // of a merge patch for one
+
+	consumer, consumerPatch, key, keyPatch, token checker
+
+	openapi []byte // the document, marshalled
 }
 
 // New returns the admin API: /health and everything below /api/. The handler is
@@ -64,6 +67,9 @@ func New(cfg Config) http.Handler {
 	s.registerStatus(api)
 	s.registerRoutes(api)
 	s.registerUpstreams(api)
+	s.registerConsumers(api)
+	s.registerKeys(api)
+	s.registerTokens(api)
 	s.registerOpenAPI(api)
 
 	doc := api.OpenAPI()

@@ -59,14 +59,16 @@ func (s *server) problem(operation string, err error) error {
 		return s.conflict(conflict.ID)
 	case errors.Is(err, store.ErrConflict):
 		return s.conflict(0)
+	case errors.Is(err, store.ErrNameTaken):
+		return newConflict("another one has this name")
 	case errors.Is(err, store.ErrInvalid):
-		return huma.Error422UnprocessableEntity("the database refuses a value in this route, e.g. a number in a plugin beyond its range, or predicates that are too long together")
+		return huma.Error422UnprocessableEntity("the database refuses a value in the request, e.g. a number in a plugin beyond its range, or predicates that are too long together")
 	case errors.Is(err, store.ErrNotFound):
 		return huma.Error404NotFound("there is no such route")
 	case errors.Is(err, errPrecondition):
-		return huma.Error412PreconditionFailed("the route is not at a version that If-Match names, read it again and retry")
+		return huma.Error412PreconditionFailed("it is not at a version that If-Match names, read it again and retry")
 	case errors.Is(err, store.ErrStale):
-		return newConflict("the route was changed by another writer at the same time, read it again and retry")
+		return newConflict("it was changed by another writer at the same time, read it again and retry")
 	case errors.Is(err, gateway.ErrNotReady):
 		return unavailable("the routes are not loaded yet")
 	case errors.Is(err, gateway.ErrStoreDown):

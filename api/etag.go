@@ -11,9 +11,9 @@ import (
 	"github.com/isekai-gateway/isekai/store"
 )
 
-// etag returns the strong entity tag of a route. Revisions are never used twice, so
-// it changes with every change.
-func etag(row *store.Route) string { return fmt.Sprintf(`"%d-%d"`, row.ID, row.Revision) }
+// etag returns the strong entity tag of a row. Revisions are never used twice, so it
+// changes with every change.
+func etag(id, revision int64) string { return fmt.Sprintf(`"%d-%d"`, id, revision) }
 
 // ifMatch is the If-Match of a request, all its lines joined. Empty means that there
 // is none.
@@ -50,13 +50,13 @@ func (badHeader) GetStatus() int { return http.StatusBadRequest }
 // named reports whether the request is about particular versions of the route.
 func (m ifMatch) named() bool { return m != "" && strings.TrimSpace(string(m)) != "*" }
 
-// holds reports whether the condition, if any, is true of the row.
-func (m ifMatch) holds(row *store.Route) bool {
+// holds reports whether the condition, if any, is true of the row with this tag.
+func (m ifMatch) holds(tag string) bool {
 	if !m.named() {
 		return true
 	}
 	tags, _ := entityTags(string(m))
-	return slices.Contains(tags, etag(row))
+	return slices.Contains(tags, tag)
 }
 
 // newerThan reports whether the condition names a later version of the row, which
@@ -70,11 +70,10 @@ func (m ifMatch) newerThan(row *store.Route) bool {
 	})
 }
 
-// notModified reports whether an If-None-Match names the row. A malformed one names
-// nothing.
-func notModified(ifNoneMatch string, row *store.Route) bool {
+// notModified reports whether an If-None-Match names the row with this tag. A
+// malformed one names nothing.
+func notModified(ifNoneMatch, tag string) bool {
 	tags, _ := entityTags(ifNoneMatch)
-	tag := etag(row)
 	return slices.ContainsFunc(tags, func(t string) bool {
 		return t == "*" || strings.TrimPrefix(t, "W/") == tag
 	})

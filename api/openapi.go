@@ -83,6 +83,8 @@ func (s *server) completeOpenAPI(doc *huma.OpenAPI) {
 	s.route = checker{schemas: schemas, schema: schemas.SchemaFromRef(whole.Ref)}
 	s.patch = checker{schemas: schemas, schema: patch}
 
+	s.completeConsumers(doc)
+
 	many, one := doc.Paths["/api/routes"], doc.Paths["/api/routes/{id}"]
 	many.Post.RequestBody = body(whole, mediaJSON)
 	one.Put.RequestBody = body(whole, mediaJSON)
@@ -101,6 +103,37 @@ func (s *server) completeOpenAPI(doc *huma.OpenAPI) {
 		// test of this package would show.
 		panic(fmt.Errorf("encoding OpenAPI document: %w", err))
 	}
+}
+
+// completeConsumers is completeOpenAPI for consumers, keys and tokens.
+func (s *server) completeConsumers(doc *huma.OpenAPI) {
+	schemas := doc.Components.Schemas
+	checkerOf := func(t reflect.Type) (whole, patch checker) {
+		ref := schemas.Schema(t, true, "")
+		schema := schemas.SchemaFromRef(ref.Ref)
+		neverNull(schema)
+		changes := patchOf(schemas, schema)
+		return checker{schemas, schema}, checker{schemas, changes}
+	}
+	s.consumer, s.consumerPatch = checkerOf(reflect.TypeFor[consumer]())
+	s.key, s.keyPatch = checkerOf(reflect.TypeFor[keyRequest]())
+	s.token, _ = checkerOf(reflect.TypeFor[tokenRequest]())
+	for name, patch := range map[string]checker{"Consumer": s.consumerPatch, "Key": s.keyPatch} {
+		patch.schema.Description = "A JSON merge patch. null resets a field to its default."
+		schemas.Map()[name+"Patch"] = patch.schema
+	}
+
+	ref := func(name string) *huma.Schema { return &huma.Schema{Ref: schemaPrefix + name} }
+	one := doc.Paths[consumerPath]
+	doc.Paths[consumersPath].Post.RequestBody = body(ref("Consumer"), mediaJSON)
+	one.Put.RequestBody = body(ref("Consumer"), mediaJSON)
+	one.Patch.RequestBody = body(ref("ConsumerPatch"), mediaMerge, mediaJSON)
+	one.Get.Responses["304"] = &huma.Response{Description: "The client has this version", Headers: one.Get.Responses["200"].Headers}
+	keys := doc.Paths[consumerPath+"/keys"]
+	keys.Post.RequestBody = body(ref("KeyRequest"), mediaJSON)
+	keys.Post.RequestBody.Required = false
+	doc.Paths[consumerPath+"/keys/{key}"].Patch.RequestBody = body(ref("KeyPatch"), mediaMerge, mediaJSON)
+	doc.Paths[tokensPath].Post.RequestBody = body(ref("TokenRequest"), mediaJSON)
 }
 
 func body(schema *huma.Schema, mediaTypes ...string) *huma.RequestBody {

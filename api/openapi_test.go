@@ -118,6 +118,20 @@ func TestOpenAPIOperations(t *testing.T) {
 		"put /api/routes/{id}":    "200 400 404 408 409 412 413 415 422 500 503",
 		"patch /api/routes/{id}":  "200 400 404 408 409 412 413 415 422 500 503",
 		"delete /api/routes/{id}": "204 400 404 412 422 500 503",
+
+		"get /api/consumers":                    "200 400 422 500 503",
+		"post /api/consumers":                   "201 400 408 409 413 415 422 500 503",
+		"get /api/consumers/{id}":               "200 304 400 404 422 500 503",
+		"put /api/consumers/{id}":               "200 400 404 408 409 412 413 415 422 500 503",
+		"patch /api/consumers/{id}":             "200 400 404 408 409 412 413 415 422 500 503",
+		"delete /api/consumers/{id}":            "204 400 404 412 422 500 503",
+		"get /api/consumers/{id}/keys":          "200 400 404 422 500 503",
+		"post /api/consumers/{id}/keys":         "201 400 404 408 409 413 415 422 500 503",
+		"patch /api/consumers/{id}/keys/{key}":  "200 400 404 408 413 415 422 500 503",
+		"delete /api/consumers/{id}/keys/{key}": "204 400 404 422 500 503",
+		"get /api/tokens":                       "200 400 422 500 503",
+		"post /api/tokens":                      "201 400 408 409 413 415 422 500 503",
+		"delete /api/tokens/{id}":               "204 400 404 422 500 503",
 	}
 	got := make(map[string]string)
 	for path, item := range at(spec(), "paths") {

@@ -107,8 +107,8 @@ func (s *server) get(_ context.Context, in *getInput) (*routeOutput, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := &routeOutput{Status: http.StatusOK, ETag: etag(row)}
-	if notModified(in.IfNoneMatch, row) {
+	out := &routeOutput{Status: http.StatusOK, ETag: etag(row.ID, row.Revision)}
+	if notModified(in.IfNoneMatch, out.ETag) {
 		out.Status = http.StatusNotModified
 		return out, nil
 	}
@@ -133,7 +133,7 @@ func (s *server) create(ctx context.Context, in *createInput) (*createOutput, er
 	}
 	return &createOutput{
 		Location: fmt.Sprintf("/api/routes/%d", row.ID),
-		ETag:     etag(row),
+		ETag:     etag(row.ID, row.Revision),
 		Body:     newRoute(row, nil, warnings),
 	}, nil
 }
@@ -204,7 +204,7 @@ func (s *server) update(ctx context.Context, row, old *store.Route, match ifMatc
 	if err != nil {
 		return nil, failedMatch(err, match)
 	}
-	return &routeOutput{Status: http.StatusOK, ETag: etag(row), Body: newRoute(row, nil, warnings)}, nil
+	return &routeOutput{Status: http.StatusOK, ETag: etag(row.ID, row.Revision), Body: newRoute(row, nil, warnings)}, nil
 }
 
 func (s *server) delete(ctx context.Context, in *deleteInput) (*struct{}, error) {
@@ -235,7 +235,7 @@ func (s *server) current(ctx context.Context, id int64, match ifMatch) (*store.R
 	if err != nil {
 		return nil, err
 	}
-	if !match.holds(row) {
+	if !match.holds(etag(row.ID, row.Revision)) {
 		return nil, errPrecondition
 	}
 	return row, nil

@@ -14,10 +14,11 @@ import (
 	"github.com/isekai-gateway/isekai/store"
 )
 
-// Consumers returns up to limit consumers with an id above after, by id. They are read
-// from the store, not from memory. Errors: ErrStoreDown.
-func (g *Gateway) Consumers(ctx context.Context, after int64, limit int) ([]*store.Consumer, error) {
-	list, err := g.store.Consumers(ctx, after, limit)
+// Consumers returns up to limit consumers with an id above after, by id, or with a name
+// only the one that has it. They are read from the store, not from memory. Errors:
+// ErrStoreDown.
+func (g *Gateway) Consumers(ctx context.Context, name string, after int64, limit int) ([]*store.Consumer, error) {
+	list, err := g.store.Consumers(ctx, name, after, limit)
 	return list, g.credentialError(err)
 }
 

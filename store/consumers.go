@@ -15,8 +15,9 @@ var ErrNameTaken = errors.New("the name is taken")
 // Credentials keeps consumers, their API keys and the tokens for the admin API. Every
 // change but a use is a revision, like a change of a route, whoever makes it.
 type Credentials interface {
-	// Consumers returns up to limit live consumers with an id above after, by id.
-	Consumers(ctx context.Context, after int64, limit int) ([]*Consumer, error)
+	// Consumers returns up to limit live consumers with an id above after, by id. With
+	// a name, only the one that has it.
+	Consumers(ctx context.Context, name string, after int64, limit int) ([]*Consumer, error)
 
 	// Consumer returns the live consumer with this id, or ErrNotFound.
 	Consumer(ctx context.Context, id int64) (*Consumer, error)
@@ -139,11 +140,14 @@ func encodeConsumer(c *Consumer, by Author) (string, error) {
 }
 
 // Consumers implements Credentials.
-func (s *sqlStore) Consumers(ctx context.Context, after int64, limit int) ([]*Consumer, error) {
+func (s *sqlStore) Consumers(ctx context.Context, name string, after int64, limit int) ([]*Consumer, error) {
+	if textProblem(name) != "" {
+		return nil, nil
+	}
 	var list []*Consumer
 	err := s.query(ctx, "reading consumers", func(ctx context.Context, q querier) (err error) {
 		list, err = readAll(ctx, q, scanConsumer, "SELECT "+consumerColumns+` FROM consumers
-			WHERE deleted_at IS NULL AND id > $1 ORDER BY id LIMIT $2`, after, limit)
+			WHERE deleted_at IS NULL AND ($3 = '' OR name = $3) AND id > $1 ORDER BY id LIMIT $2`, after, limit, name)
 		return err
 	})
 	return list, err

@@ -77,11 +77,14 @@ func testConsumers(t *testing.T, open Opener) {
 	for i := range 3 {
 		must[*store.Consumer](t)(s.CreateConsumer(t.Context(), newConsumer(fmt.Sprint("c", i)), admin))
 	}
-	page := must[[]*store.Consumer](t)(s.Consumers(t.Context(), 1, 2))
+	page := must[[]*store.Consumer](t)(s.Consumers(t.Context(), "", 1, 2))
 	if len(page) != 2 || page[0].Name != "c0" || page[1].Name != "c1" {
 		t.Fatalf("page %v", page)
 	}
 	second := page[0].ID
+	if named := must[[]*store.Consumer](t)(s.Consumers(t.Context(), "c1", 0, 2)); len(named) != 1 || named[0].Name != "c1" {
+		t.Errorf("by name: %v", named)
+	}
 	wantError(t, s.DeleteConsumer(t.Context(), second, 1, admin), store.ErrStale)
 	if err := s.DeleteConsumer(t.Context(), second, page[0].Revision, admin); err != nil {
 		t.Fatal(err)
