@@ -2,6 +2,7 @@ package isekai_test
 
 import (
 	"bytes"
+	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -221,4 +222,31 @@ func eventually(t *testing.T, what string, ok func() bool) {
 		}
 	}
 	t.Fatalf("it never happened: %s", what)
+}
+
+// sql reads one column past the gateway.
+func (s *server) sql(query string) []string {
+	s.t.Helper()
+	db, err := sql.Open("sqlite", strings.TrimPrefix(s.dsn, "sqlite://"))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer db.Close()
+	rows, err := db.QueryContext(s.t.Context(), query)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer rows.Close()
+	var list []string
+	for rows.Next() {
+		var one string
+		if err := rows.Scan(&one); err != nil {
+			s.t.Fatal(err)
+		}
+		list = append(list, one)
+	}
+	if err := rows.Err(); err != nil {
+		s.t.Fatal(err)
+	}
+	return list
 }

@@ -15,6 +15,7 @@
 //     request, for a whole site or as a route's plugin;
 //   - http.handlers.isekai_mirror, copies of a whole site's requests for another
 //     server;
+//   - http.handlers.isekai_admin, the admin API on a site, behind tokens;
 //   - admin.api.isekai, the admin API on Caddy's admin endpoint.
 package isekai
 
