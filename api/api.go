@@ -71,6 +71,7 @@ func New(cfg Config) http.Handler {
 	s.registerKeys(api)
 	s.registerTokens(api)
 	s.registerLogs(api)
+	s.registerTail(api)
 	s.registerOpenAPI(api)
 
 	doc := api.OpenAPI()

@@ -15,7 +15,7 @@ import (
 
 type (
 	requestLog struct {
-		ID         int64     `json:"id" doc:"The row's number."`
+		ID         int64     `json:"id,omitempty" doc:"The row's number. Absent in a tail."`
 		Time       time.Time `json:"time" doc:"When the request came, in UTC."`
 		Route      int64     `json:"route,omitempty" doc:"The number of its route. Absent if none matched."`
 		Method     string    `json:"method" doc:"Its method." example:"GET"`

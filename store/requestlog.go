@@ -68,6 +68,19 @@ type LogFilter struct {
 	MinLatency time.Duration
 }
 
+// Matches reports whether Logs would return the row.
+func (f LogFilter) Matches(r *RequestLog) bool {
+	return (f.From.IsZero() || !r.CreatedAt.Before(f.From)) && (f.To.IsZero() || r.CreatedAt.Before(f.To)) &&
+		(f.RouteID == 0 || r.RouteID == f.RouteID) &&
+		(f.Method == "" || r.Method == f.Method) &&
+		(f.ClientIP == "" || r.ClientIP == f.ClientIP) &&
+		(f.Consumer == "" || r.Consumer == f.Consumer) &&
+		(f.RequestID == "" || r.RequestID == f.RequestID) &&
+		strings.HasPrefix(r.Path, f.PathPrefix) &&
+		r.Status >= f.StatusFrom && (f.StatusTo == 0 || r.Status <= f.StatusTo) &&
+		r.Duration >= f.MinLatency
+}
+
 // LogCursor is the place of a row in the order of Logs.
 type LogCursor struct {
 	CreatedAt time.Time

@@ -117,6 +117,15 @@ func testLogFilters(t *testing.T, open Opener) {
 		if got := paths(t, s, tt.filter); got != tt.want {
 			t.Errorf("%+v: %q, want %q", tt.filter, got, tt.want)
 		}
+		var matching []string
+		for _, r := range []*store.RequestLog{c, b, a} {
+			if tt.filter.Matches(r) {
+				matching = append(matching, r.Path)
+			}
+		}
+		if got := strings.Join(matching, " "); got != tt.want {
+			t.Errorf("%+v matches %q, want %q", tt.filter, got, tt.want)
+		}
 	}
 }
 
