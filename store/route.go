@@ -110,6 +110,10 @@ type Spec struct {
 	// upstream says stands. Default: nil.
 	CORS *CORS `json:"cors,omitempty"`
 
+	// Who may use the route. Nil means that the gateway has no part in it: credentials
+	// go on to the upstream. Default: nil.
+	Auth *Auth `json:"auth,omitempty"`
+
 	// Caddy HTTP handler modules to run, in order, before forwarding; each is an
 	// object with the key "handler", as in Caddy's JSON. Which modules may stand
 	// here is the allow-list "plugins" of the isekai app.
