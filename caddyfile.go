@@ -60,6 +60,9 @@ func parseGlobalOption(d *caddyfile.Dispenser, earlier any) (any, error) {
 //			allow <ranges...>
 //			deny  <ranges...>
 //		}
+//		auth {
+//			... see auth.Config
+//		}
 //		health_interval <duration>
 //		stats_interval  <duration>
 //		drain_timeout   <duration>
@@ -109,6 +112,7 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 				"deny":  list(d, &a.Targets.Deny),
 			})
 		},
+		"auth":            func() error { return a.Auth.UnmarshalCaddyfile(d) },
 		"health_interval": duration(d, &a.HealthInterval),
 		"stats_interval":  duration(d, &a.StatsInterval),
 		"drain_timeout":   duration(d, &a.DrainTimeout),

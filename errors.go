@@ -11,6 +11,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 
+	"github.com/isekai-gateway/isekai/auth"
 	"github.com/isekai-gateway/isekai/cors"
 	"github.com/isekai-gateway/isekai/forwardauth"
 	"github.com/isekai-gateway/isekai/gateway"
@@ -39,6 +40,7 @@ var (
 var public = []error{
 	errNoRoute, errMethodNotAllowed, errRepeatedSlashes, errNotReady, errTooManyRequests,
 	routing.ErrBadPath, ratelimit.ErrLimited, pipeline.ErrBodyTooLarge, pipeline.ErrBusy, cors.ErrOrigin,
+	auth.ErrUnauthenticated, auth.ErrForbidden, auth.ErrUnavailable, auth.ErrGuessing,
 }
 
 // problem is an error in the form of RFC 9457.
@@ -133,7 +135,7 @@ func (p *Problem) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		p.logger.Error("request failed", zap.Error(err), zap.Int("status", status), zap.String("request_id", requestID),
 			zap.String("method", r.Method), zap.String("host", r.Host), zap.String("path", r.URL.Path))
 	}
-	if p.OnlyGateway && requestID == "" && !errors.Is(err, ratelimit.ErrLimited) {
+	if p.OnlyGateway && requestID == "" && !isOurs(err) {
 		return next.ServeHTTP(w, r)
 	}
 	answer := problemOf(err, status)
@@ -141,10 +143,16 @@ func (p *Problem) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	return writeJSON(w, "application/problem+json", status, answer)
 }
 
+// isOurs reports whether err is that of a handler for whole sites.
+func isOurs(err error) bool {
+	return errors.Is(err, ratelimit.ErrLimited) || errors.Is(err, auth.ErrUnauthenticated) || errors.Is(err, auth.ErrForbidden) ||
+		errors.Is(err, auth.ErrUnavailable) || errors.Is(err, auth.ErrGuessing)
+}
+
 // isState reports whether err is a state of the gateway or of an upstream, which is
 // told elsewhere and comes in floods.
 func isState(err error) bool {
-	return errors.Is(err, errNotReady) || isShed(err) || errors.Is(err, proxy.ErrNoTarget)
+	return errors.Is(err, errNotReady) || isShed(err) || errors.Is(err, proxy.ErrNoTarget) || errors.Is(err, auth.ErrUnavailable)
 }
 
 func writeJSON(w http.ResponseWriter, contentType string, status int, value any) error {

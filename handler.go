@@ -125,6 +125,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		return caddyhttp.Error(http.StatusServiceUnavailable, errTooManyRequests)
 	}
 	sanitize(r, x)
+	app.verifier.Clean(r)
 	return p.Serve(w, r, x)
 }
 

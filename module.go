@@ -10,6 +10,8 @@
 //   - http.handlers.isekai_problem, which writes the gateway's errors unless a
 //     site handles them itself;
 //   - http.handlers.isekai_rate_limit, a rate limit for a whole site;
+//   - http.handlers.isekai_auth, authentication for a whole site, and the same as
+//     http.authentication.providers.isekai for Caddy's own handler;
 //   - http.handlers.isekai_cors, cross-origin resource sharing for a whole site;
 //   - http.handlers.isekai_forward_auth, which asks another service about every
 //     request, for a whole site or as a route's plugin;
@@ -33,6 +35,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
 
+	"github.com/isekai-gateway/isekai/auth"
 	"github.com/isekai-gateway/isekai/gateway"
 	"github.com/isekai-gateway/isekai/pipeline"
 	"github.com/isekai-gateway/isekai/proxy"
@@ -81,6 +84,10 @@ type App struct {
 	// The log of all requests, in the store.
 	RequestLog RequestLogConfig `json:"request_log,omitzero"`
 
+	// How requests can say who makes them, for routes with auth, and how upstreams are
+	// told.
+	Auth auth.Config `json:"auth,omitzero"`
+
 	// How often the store's health is checked. Default: 30s.
 	HealthInterval caddy.Duration `json:"health_interval,omitempty"`
 
@@ -102,6 +109,7 @@ type App struct {
 	gateway     *gateway.Gateway
 	gatewayKey  string
 	pipelines   *pipeline.Set
+	verifier    *auth.Verifier
 	api         http.Handler
 	unsubscribe func()
 	logger      *zap.Logger
@@ -232,7 +240,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 		return err
 	}
 	pooled, _, err := gateways.LoadOrNew(key, func() (caddy.Destructor, error) {
-		seed, err := readSeed(a.Seed, a.plugins(), policy)
+		seed, err := readSeed(a.Seed, a.plugins(), policy, a.Auth.Methods())
 		if err != nil {
 			return nil, err
 		}
@@ -247,6 +255,14 @@ func (a *App) Provision(ctx caddy.Context) error {
 	a.gateway, a.gatewayKey = shared.Gateway, key
 	a.refs.Store(1)
 
+	a.verifier, err = auth.New(a.Auth, auth.Options{
+		Credentials: a.gateway.Credentials,
+		Guesses:     a.gateway.Limiter,
+		Logger:      a.logger.Named("auth"),
+	})
+	if err != nil {
+		return fmt.Errorf("auth: %w", err)
+	}
 	a.pipelines, err = pipeline.NewSet(ctx, pipeline.Options{
 		TTL:             time.Duration(a.Cache.TTL),
 		CleanupInterval: time.Duration(a.Cache.CleanupInterval),
@@ -259,6 +275,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 		Mirror:          a.gateway.Mirror,
 		InFlight:        &a.gateway.InFlight,
 		BodyMax:         a.BodyMax,
+		Verifier:        a.verifier,
 	})
 	if err != nil {
 		return err
@@ -375,11 +392,20 @@ func (a *App) Cleanup() error {
 	if a.gateway == nil {
 		return nil
 	}
+	if a.verifier != nil {
+		a.verifier.Close()
+	}
 	if a.pipelines != nil {
 		a.pipelines.Close(caddy.Exiting())
 	}
 	return a.release()
 }
+
+// AuthVerifier implements auth.App.
+func (a *App) AuthVerifier() *auth.Verifier { return a.verifier }
+
+// AuthCredentials implements auth.App.
+func (a *App) AuthCredentials() auth.Credentials { return a.gateway.Credentials }
 
 // acquire keeps the app's gateway open until release.
 func (a *App) acquire() { a.refs.Add(1) }
@@ -430,4 +456,5 @@ var (
 	_ caddy.App          = (*App)(nil)
 	_ caddy.Provisioner  = (*App)(nil)
 	_ caddy.CleanerUpper = (*App)(nil)
+	_ auth.App           = (*App)(nil)
 )

@@ -16,7 +16,7 @@ import (
 )
 
 // readSeed reads and checks a file of routes.
-func readSeed(name string, plugins []string, policy *proxy.Policy) ([]*store.Route, error) {
+func readSeed(name string, plugins []string, policy *proxy.Policy, methods []string) ([]*store.Route, error) {
 	if name == "" {
 		return nil, nil
 	}
@@ -30,7 +30,7 @@ func readSeed(name string, plugins []string, policy *proxy.Policy) ([]*store.Rou
 	}
 	rows := make([]*store.Route, len(items))
 	for i, item := range items {
-		row, err := seedRoute(item, plugins, policy)
+		row, err := seedRoute(item, plugins, policy, methods)
 		if err != nil {
 			return nil, fmt.Errorf("seed file %s: route %d: %w", name, i+1, err)
 		}
@@ -39,14 +39,14 @@ func readSeed(name string, plugins []string, policy *proxy.Policy) ([]*store.Rou
 	return rows, nil
 }
 
-func seedRoute(item json.RawMessage, plugins []string, policy *proxy.Policy) (*store.Route, error) {
+func seedRoute(item json.RawMessage, plugins []string, policy *proxy.Policy, methods []string) (*store.Route, error) {
 	row := store.NewRoute("", "")
 	if err := decodeStrict(item, row); err != nil {
 		return nil, err
 	}
 	// A file made from the API's answers holds what only the store can give.
 	row.ID, row.Revision, row.CreatedAt, row.UpdatedAt = 0, 0, time.Time{}, time.Time{}
-	if err := pipeline.Check(row, plugins, policy); err != nil {
+	if err := pipeline.Check(row, plugins, policy, methods); err != nil {
 		return nil, err
 	}
 	compiled, err := routing.Compile(row)

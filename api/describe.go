@@ -54,6 +54,7 @@ var routeFields = map[string]field{
 	"upstream":      {doc: "Which targets to forward to, and how."},
 	"limits":        {doc: "What the route takes on: how rate_limit is counted, how large a body may be, how many requests may be in flight."},
 	"cors":          {doc: "Which pages of other origins may use the route. The gateway answers their preflights, before authentication and limits, and replaces the upstream's CORS fields. Default: none; preflights are requests like any other, and what the upstream says stands."},
+	"auth":          {doc: "Who may use the route. Credentials are checked before limits and plugins, and never reach the upstream. Default: none; credentials are the upstream's affair."},
 	"mirror":        {doc: "Another server that gets copies of the requests. It never delays or fails them. Default: none."},
 	"log":           {doc: "What the request log has of the requests. Default: all of them."},
 	"plugins":       {doc: "Caddy HTTP handler modules to run in order before forwarding, each as in Caddy's JSON. Which are allowed is set in Caddy's configuration. Default: none.", maxCount: 100},
@@ -115,6 +116,7 @@ func (route) TransformSchema(r huma.Registry, s *huma.Schema) *huma.Schema {
 	describe(r.SchemaFromRef(s.Properties["mirror"].Ref), mirrorFields)
 	describe(r.SchemaFromRef(s.Properties["log"].Ref), logFields)
 	describe(r.SchemaFromRef(s.Properties["cors"].Ref), corsFields)
+	describe(r.SchemaFromRef(s.Properties["auth"].Ref), authFields)
 	return s
 }
 

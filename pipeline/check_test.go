@@ -171,7 +171,7 @@ func TestCheck(t *testing.T) {
 			t.Parallel()
 			row := store.NewRoute("/a", "http://10.0.0.5")
 			tt.edit(row)
-			wantFields(t, pipeline.Check(row, nil, nil), tt.fields)
+			wantFields(t, pipeline.Check(row, nil, nil, nil), tt.fields)
 		})
 	}
 }
@@ -231,7 +231,7 @@ func TestCheckAllowed(t *testing.T) {
 			}
 			row := store.NewRoute("/a", "http://10.0.0.5")
 			row.Plugins = []json.RawMessage{json.RawMessage(tt.plugin)}
-			err := pipeline.Check(row, tt.allowed, nil)
+			err := pipeline.Check(row, tt.allowed, nil, nil)
 			errs, _ := errors.AsType[store.FieldErrors](err)
 			var fields []string
 			for _, e := range errs {
@@ -266,7 +266,7 @@ func FuzzCheckPlugins(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text string) {
 		row := store.NewRoute("/a", "http://10.0.0.5")
 		row.Plugins = []json.RawMessage{json.RawMessage(text)}
-		if pipeline.Check(row, nil, nil) != nil {
+		if pipeline.Check(row, nil, nil, nil) != nil {
 			return
 		}
 		var document any

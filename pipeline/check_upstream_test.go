@@ -90,7 +90,7 @@ func TestCheckUpstream(t *testing.T) {
 			if err := json.Unmarshal(fmt.Appendf(nil, `{"upstream":%s}`, tt.upstream), row); err != nil {
 				t.Fatal(err)
 			}
-			wantFields(t, pipeline.Check(row, nil, nil), tt.fields)
+			wantFields(t, pipeline.Check(row, nil, nil, nil), tt.fields)
 		})
 	}
 }

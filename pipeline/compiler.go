@@ -10,6 +10,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/isekai-gateway/isekai/auth"
 	"github.com/isekai-gateway/isekai/cors"
 	"github.com/isekai-gateway/isekai/internal/inflight"
 	"github.com/isekai-gateway/isekai/mirror"
@@ -31,24 +32,37 @@ type compiler struct {
 	copies     *mirror.Queue
 	inFlight   *inflight.Counts
 	bodyMax    int64
+	verifier   *auth.Verifier // nil: nothing can be verified
+}
+
+// methods returns the configured methods of authentication.
+func (c *compiler) methods() []string {
+	if c.verifier == nil {
+		return nil
+	}
+	return c.verifier.Methods()
 }
 
 // Check checks a row without setting up its plugins: what it matches, its
-// target, upstream and limits, and which modules its plugins name. All that is wrong comes
-// at once, as store.FieldErrors. Nil arguments take the defaults of Options.
-func Check(row *store.Route, plugins []string, policy *proxy.Policy) error {
+// target, upstream and limits, which modules its plugins name, and whether its methods
+// of authentication are configured. All that is wrong comes at once, as
+// store.FieldErrors. Nil arguments take the defaults of Options; of methods, api_key.
+func Check(row *store.Route, plugins []string, policy *proxy.Policy, methods []string) error {
 	if plugins == nil {
 		plugins = DefaultPlugins
 	}
 	if policy == nil {
 		policy = new(proxy.Policy)
 	}
-	_, err := check(row, plugins, policy)
+	if methods == nil {
+		methods = defaultMethods
+	}
+	_, err := check(row, plugins, policy, methods)
 	return err
 }
 
 // check is Check, and returns the parsed target.
-func check(row *store.Route, plugins []string, policy *proxy.Policy) (*proxy.Target, error) {
+func check(row *store.Route, plugins []string, policy *proxy.Policy, methods []string) (*proxy.Target, error) {
 	_, err := routing.Compile(row)
 	errs, err := collect(nil, err)
 	if err != nil {
@@ -72,6 +86,7 @@ func check(row *store.Route, plugins []string, policy *proxy.Policy) (*proxy.Tar
 	if row.Log != nil && row.Log.Sample != nil && (*row.Log.Sample <= 0 || *row.Log.Sample > 1) {
 		errs.Add("log.sample", "must be above 0 and at most 1; for none, set log.off")
 	}
+	validateAuth(&errs, row, methods)
 	if err := validateMirror(&errs, row, policy); err != nil {
 		return nil, err
 	}
@@ -158,12 +173,15 @@ func newCORS(route *routing.Route) (*cors.Policy, error) {
 // compile makes the pipeline of a route. It fails if the configuration or the
 // binary has changed since the row was accepted.
 func (c *compiler) compile(route *routing.Route) (*Pipeline, error) {
-	target, err := check(route.Route, c.plugins, c.policy)
+	target, err := check(route.Route, c.plugins, c.policy, c.methods())
 	if err != nil {
 		return nil, err
 	}
 	p := &Pipeline{Route: route, target: target, bodyMax: c.bodyMax}
 	if p.cors, err = newCORS(route); err != nil {
+		return nil, err
+	}
+	if p.auth, err = c.newAuth(route); err != nil {
 		return nil, err
 	}
 	if route.RateLimit > 0 {

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/net/http/httpguts"
 
+	"github.com/isekai-gateway/isekai/auth"
 	"github.com/isekai-gateway/isekai/cors"
 	"github.com/isekai-gateway/isekai/proxy"
 	"github.com/isekai-gateway/isekai/routing"
@@ -38,6 +39,7 @@ type Exchange struct {
 	writer   writer
 	origin   string // the client's, whatever plugins do to the request
 	extended bool   // an extended CONNECT (RFC 8441), which is a stream once answered
+	identity *auth.Identity
 
 	call proxy.Call // the forwarder's part
 

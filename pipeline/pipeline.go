@@ -16,6 +16,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/isekai-gateway/isekai/auth"
 	"github.com/isekai-gateway/isekai/cors"
 	"github.com/isekai-gateway/isekai/internal/inflight"
 	"github.com/isekai-gateway/isekai/proxy"
@@ -33,6 +34,7 @@ type Pipeline struct {
 	handler   caddyhttp.Handler // the plugins, with forward at their end
 	chain     func() error      // gives the plugins back
 	cors      *cors.Policy
+	auth      *auth.Policy // nil: everybody may
 	limit     *limit
 	mirror    mirrored
 	bodyMax   int64 // bytes, 0 for no bound
@@ -89,6 +91,11 @@ func (p *Pipeline) Serve(w http.ResponseWriter, r *http.Request, x *Exchange) er
 
 	repl := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
 	repl.Map(x.Placeholder)
+	if p.auth != nil {
+		if err := x.authenticate(w, r, p.auth, repl); err != nil {
+			return err
+		}
+	}
 	if p.limit != nil {
 		if err := p.limit.admit(&x.writer, r, repl); err != nil {
 			return err

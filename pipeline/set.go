@@ -14,6 +14,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
 
+	"github.com/isekai-gateway/isekai/auth"
 	"github.com/isekai-gateway/isekai/cache"
 	"github.com/isekai-gateway/isekai/internal/inflight"
 	"github.com/isekai-gateway/isekai/mirror"
@@ -59,6 +60,9 @@ type Options struct {
 	// The most bytes of a request's body, for routes without limits.body_max.
 	// Default: 0, no bound.
 	BodyMax int64
+
+	// Finds out who makes a request. Nil: routes with auth can't be served.
+	Verifier *auth.Verifier
 }
 
 // Set holds the pipelines of one Caddy configuration. It is safe for concurrent
@@ -104,6 +108,7 @@ func NewSet(ctx caddy.Context, o Options) (*Set, error) {
 		copies:   o.Mirror,
 		inFlight: o.InFlight,
 		bodyMax:  o.BodyMax,
+		verifier: o.Verifier,
 	}
 	// A reload cancels the context while pipelines still have requests.
 	s.compiler.ctx.Context = context.WithoutCancel(ctx.Context)
@@ -165,7 +170,7 @@ func (s *Set) build(_ context.Context, route *routing.Route) (*Pipeline, error) 
 
 // Validate checks a route before it is written. Errors are store.FieldErrors.
 func (s *Set) Validate(_ context.Context, row *store.Route) error {
-	if err := Check(row, s.compiler.plugins, s.compiler.policy); err != nil {
+	if err := Check(row, s.compiler.plugins, s.compiler.policy, s.compiler.methods()); err != nil {
 		return err
 	}
 	return dryRun(s.compiler.ctx, row.Plugins, s.compiler.policy)

@@ -122,7 +122,7 @@ func (w *warmer) work(ctx context.Context, s *Set) {
 // hold makes the forwarder of a route that is planned to be held.
 func (w *warmer) hold(s *Set, route *routing.Route) {
 	var f *proxy.Forwarder
-	target, err := check(route.Route, s.compiler.plugins, s.compiler.policy)
+	target, err := check(route.Route, s.compiler.plugins, s.compiler.policy, s.compiler.methods())
 	if err == nil {
 		err = proxy.Serialize(func() (err error) {
 			f, err = s.compiler.forwarders.Acquire(target, route.Upstream, route.PreserveHost)

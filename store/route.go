@@ -113,6 +113,10 @@ type Spec struct {
 	// What the request log has of the route's requests. Default: all of them.
 	Log *Log `json:"log,omitempty"`
 
+	// Who may use the route. Nil means that the gateway has no part in it: credentials
+	// go on to the upstream. Default: nil.
+	Auth *Auth `json:"auth,omitempty"`
+
 	// Caddy HTTP handler modules to run, in order, before forwarding; each is an
 	// object with the key "handler", as in Caddy's JSON. Which modules may stand
 	// here is the allow-list "plugins" of the isekai app.

@@ -1,0 +1,68 @@
+package pipeline
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/isekai-gateway/isekai/auth"
+	"github.com/isekai-gateway/isekai/routing"
+	"github.com/isekai-gateway/isekai/store"
+)
+
+// defaultMethods need no setting.
+var defaultMethods = []string{auth.MethodAPIKey}
+
+// validateAuth checks a row's auth where these methods are configured.
+func validateAuth(errs *store.FieldErrors, row *store.Route, configured []string) {
+	if row.Auth == nil {
+		return
+	}
+	fields, _ := errors.AsType[store.FieldErrors](auth.Check(row.Auth, configured))
+	for _, e := range fields {
+		errs.Add("auth."+e.Field, e.Message)
+	}
+}
+
+// newAuth returns the policy of a route that has one, else nil.
+func (c *compiler) newAuth(route *routing.Route) (*auth.Policy, error) {
+	if route.Auth == nil {
+		return nil, nil
+	}
+	if c.verifier == nil {
+		return nil, errors.New("compiling auth: nothing can be verified here")
+	}
+	policy, err := c.verifier.Policy(route.Auth)
+	if err != nil {
+		return nil, fmt.Errorf("compiling auth: %w", err)
+	}
+	return policy, nil
+}
+
+// authenticate finds out who makes the request, takes the credentials out of it, and
+// refuses it if nobody may or the wrong one does.
+func (x *Exchange) authenticate(w http.ResponseWriter, r *http.Request, policy *auth.Policy, repl *caddy.Replacer) error {
+	id, err := policy.Authenticate(r, repl)
+	if err != nil {
+		return auth.Refuse(w.Header(), err)
+	}
+	if x.identity = id; id != nil {
+		auth.Log(r, id)
+	}
+	return nil
+}
+
+// Identity returns who makes the request; nil if the route does not ask or nobody
+// said.
+func (x *Exchange) Identity() *auth.Identity { return x.identity }
+
+// Caller returns a text that tells whoever makes the request from all others, e.g.
+// "api_key:7" or "jwt:corp/alice"; empty if the route does not ask or nobody said.
+func (x *Exchange) Caller() string {
+	if x.identity == nil {
+		return ""
+	}
+	return x.identity.Caller()
+}
