@@ -7,12 +7,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/isekai-gateway/isekai/proxy"
+	"github.com/isekai-gateway/isekai/ratelimit"
 )
 
 // upstreamLabels name a target in metrics.
 var upstreamLabels = []string{"pool", "upstream"}
 
-// The metrics of pools of targets, as /api/upstreams has them.
+// The metrics of pools of targets, as /api/upstreams has them, and of rate limits.
 var (
 	upstreamHealthy = prometheus.NewDesc("isekai_upstream_healthy",
 		"Whether a target may get requests: 1 if its checks pass and its circuit breaker is not open, else 0.", upstreamLabels, nil)
@@ -30,21 +31,26 @@ var (
 		"Further tries of requests to a pool of targets.", []string{"pool"}, nil)
 	upstreamRetriesDenied = prometheus.NewDesc("isekai_upstream_retries_denied_total",
 		"Further tries of requests that a pool's retry budget did not allow.", []string{"pool"}, nil)
+	rateLimitDecisions = prometheus.NewDesc("isekai_ratelimit_decisions_total",
+		"Requests to routes with rate limits: allowed, limited (answered 429), or, if the route only reports, over a limit (dry_run).", []string{"decision"}, nil)
 )
 
 // collector reads the metrics of one configuration when they are asked for.
-type collector struct{ pools func() []proxy.PoolStatus }
+type collector struct {
+	pools     func() []proxy.PoolStatus
+	decisions *ratelimit.Tally
+}
 
 // registerMetrics adds the app's metrics to those of its configuration.
-func registerMetrics(ctx caddy.Context, pools func() []proxy.PoolStatus) error {
-	return ctx.GetMetricsRegistry().Register(collector{pools})
+func registerMetrics(ctx caddy.Context, pools func() []proxy.PoolStatus, decisions *ratelimit.Tally) error {
+	return ctx.GetMetricsRegistry().Register(collector{pools, decisions})
 }
 
 // Describe implements prometheus.Collector.
 func (collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		upstreamHealthy, upstreamChanges, upstreamRequests, upstreamFailures, upstreamInFlight,
-		upstreamBreakerOpened, upstreamRetries, upstreamRetriesDenied,
+		upstreamBreakerOpened, upstreamRetries, upstreamRetriesDenied, rateLimitDecisions,
 	} {
 		ch <- d
 	}
@@ -52,6 +58,10 @@ func (collector) Describe(ch chan<- *prometheus.Desc) {
 
 // Collect implements prometheus.Collector.
 func (c collector) Collect(ch chan<- prometheus.Metric) {
+	decisions := c.decisions.Snapshot()
+	for decision, n := range map[string]uint64{"allowed": decisions.Allowed, "limited": decisions.Limited, "dry_run": decisions.DryRun} {
+		ch <- prometheus.MustNewConstMetric(rateLimitDecisions, prometheus.CounterValue, float64(n), decision)
+	}
 	for _, p := range c.pools() {
 		ch <- prometheus.MustNewConstMetric(upstreamRetries, prometheus.CounterValue, float64(p.Retries), p.ID)
 		ch <- prometheus.MustNewConstMetric(upstreamRetriesDenied, prometheus.CounterValue, float64(p.RetriesDenied), p.ID)

@@ -118,6 +118,8 @@ func TestOpenAPIOperations(t *testing.T) {
 		"put /api/routes/{id}":    "200 400 404 408 409 412 413 415 422 500 503",
 		"patch /api/routes/{id}":  "200 400 404 408 409 412 413 415 422 500 503",
 		"delete /api/routes/{id}": "204 400 404 412 422 500 503",
+		"get /api/ratelimits":     "200 400 404 422 500 503",
+		"delete /api/ratelimits":  "204 400 404 422 500 503",
 	}
 	got := make(map[string]string)
 	for path, item := range at(spec(), "paths") {

@@ -60,6 +60,9 @@ type Gateway struct {
 	// Limiter holds the counters of the routes' rate limits.
 	Limiter *ratelimit.Limiter
 
+	// Decisions counts what the routes' rate limits decided.
+	Decisions ratelimit.Tally
+
 	// Mirror holds the copies of requests that wait for the routes' mirrors.
 	Mirror *mirror.Queue
 

@@ -12,6 +12,7 @@ import (
 
 	"github.com/isekai-gateway/isekai/cors"
 	"github.com/isekai-gateway/isekai/proxy"
+	"github.com/isekai-gateway/isekai/ratelimit"
 	"github.com/isekai-gateway/isekai/routing"
 )
 
@@ -39,6 +40,9 @@ type Exchange struct {
 	origin   string // the client's, whatever plugins do to the request
 	extended bool   // an extended CONNECT (RFC 8441), which is a stream once answered
 
+	consumer *ratelimit.Charge // the own limit of who makes the request; nil for none
+	limited  string            // the rules that the request is over, separated by commas
+
 	call proxy.Call // the forwarder's part
 
 	onStream   func(*Exchange) // called once when the answer turns out to be a stream
@@ -64,8 +68,12 @@ func (x *Exchange) Value(key any) any {
 	return x.Context.Value(key)
 }
 
+// Caller returns who was authenticated, as a key for limits, empty for nobody. It is
+// unlike any client's address.
+func (x *Exchange) Caller() string { return "" }
+
 // Placeholder returns the value of a placeholder in the namespace http.isekai:
-// route, route_name, request_id and param.NAME.
+// route, route_name, request_id, limited and param.NAME.
 func (x *Exchange) Placeholder(key string) (any, bool) {
 	const prefix = "http.isekai."
 	if len(key) <= len(prefix) || key[:len(prefix)] != prefix {
@@ -78,6 +86,8 @@ func (x *Exchange) Placeholder(key string) (any, bool) {
 		return x.route.Name, true
 	case "request_id":
 		return x.RequestID, true
+	case "limited":
+		return x.limited, true
 	}
 	const param = "param."
 	if len(key) <= len(param) || key[:len(param)] != param {

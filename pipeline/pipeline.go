@@ -33,7 +33,8 @@ type Pipeline struct {
 	handler   caddyhttp.Handler // the plugins, with forward at their end
 	chain     func() error      // gives the plugins back
 	cors      *cors.Policy
-	limit     *limit
+	limit     *limit   // nil for none
+	limits    *limiter // for it, and for those of consumers
 	mirror    mirrored
 	bodyMax   int64 // bytes, 0 for no bound
 
@@ -89,10 +90,8 @@ func (p *Pipeline) Serve(w http.ResponseWriter, r *http.Request, x *Exchange) er
 
 	repl := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
 	repl.Map(x.Placeholder)
-	if p.limit != nil {
-		if err := p.limit.admit(&x.writer, r, repl); err != nil {
-			return err
-		}
+	if err := p.admit(x, &x.writer, r); err != nil {
+		return err
 	}
 	if x.body != nil && x.body.most > 0 && r.ContentLength > x.body.most {
 		return tooLargeError(x.body.most)
