@@ -97,6 +97,8 @@ func TestHeaders(t *testing.T) {
 			if diff := cmp.Diff(test.want, got); diff != "" {
 				t.Errorf("fields (-want +got):\n%s", diff)
 			}
+			members(t, got["Ratelimit"])
+			members(t, got["Ratelimit-Policy"])
 		})
 	}
 }
