@@ -110,13 +110,13 @@ func TestRateLimitsRefused(t *testing.T) {
 	n.create(t, "/b")
 	for _, method := range []string{"GET", "DELETE"} {
 		for query, location := range map[string]string{
-			"":                                        "query.key",
-			"?key=":                                   "query.key",
-			"?key=" + strings.Repeat("k", 1025):       "query.key",
-			"?key=a&route=0":                          "query.route",
-			"?key=a&route=x":                          "query.route",
-			"?key=a&rule=x":                           "query.rule",
-			fmt.Sprintf("?key=a&route=%d&key=b", id):  "query.key",
+			"":                                       "query.key",
+			"?key=":                                  "query.key",
+			"?key=" + strings.Repeat("k", 1025):      "query.key",
+			"?key=a&route=0":                         "query.route",
+			"?key=a&route=x":                         "query.route",
+			"?key=a&rule=x":                          "query.rule",
+			fmt.Sprintf("?key=a&route=%d&key=b", id): "query.key",
 			"?key=" + strings.Repeat("k", 1<<14) + "": "query.key",
 		} {
 			a := n.do(t, method, "/api/ratelimits"+query, "").want(422)
