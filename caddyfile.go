@@ -10,6 +10,8 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/dustin/go-humanize"
+
+	"github.com/isekai-gateway/isekai/ratelimit"
 )
 
 func init() {
@@ -68,6 +70,7 @@ func parseGlobalOption(d *caddyfile.Dispenser, earlier any) (any, error) {
 //		drain_timeout   <duration>
 //		max_concurrent  <number>
 //		body_max        <size>
+//		rate_limit_headers ietf|legacy|none
 //	}
 func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next()
@@ -118,6 +121,13 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		"drain_timeout":   duration(d, &a.DrainTimeout),
 		"max_concurrent":  number(d, &a.MaxConcurrent),
 		"body_max":        size(d, &a.BodyMax),
+		"rate_limit_headers": func() error {
+			style, err := one(d)
+			if a.RateLimitHeaders = ratelimit.HeaderStyle(style); err == nil && !a.RateLimitHeaders.Valid() {
+				err = d.Errf("rate_limit_headers must be ietf, legacy or none, not %q", style)
+			}
+			return err
+		},
 	})
 }
 

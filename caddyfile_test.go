@@ -55,6 +55,7 @@ func TestCaddyfileApp(t *testing.T) {
 		drain_timeout 1m
 		max_concurrent 100
 		body_max 10MB
+		rate_limit_headers legacy
 	}
 }`)
 	if err != nil {
@@ -79,6 +80,8 @@ func TestCaddyfileApp(t *testing.T) {
 		"drain_timeout":   60 * second,
 		"max_concurrent":  100.0,
 		"body_max":        10e6,
+
+		"rate_limit_headers": "legacy",
 	}}
 	if diff := cmp.Diff(want, cfg["apps"]); diff != "" {
 		t.Error(diff)
@@ -132,6 +135,8 @@ func TestCaddyfileErrorsNameTheirLine(t *testing.T) {
 		"enormous size":       {app("\t\tbody_max 10EB"), "must be a size"},
 		"not a duration":      {app("\t\thealth_interval soon"), `health_interval must be a duration such as 30s, not "soon", at Caddyfile:3`},
 		"zero duration":       {app("\t\tstats_interval 0s"), "must be a duration"},
+		"not a style":         {app("\t\trate_limit_headers both"), `rate_limit_headers must be ietf, legacy or none, not "both", at Caddyfile:3`},
+		"no style":            {app("\t\trate_limit_headers"), "at Caddyfile:3"},
 		"no plugins":          {app("\t\tplugins"), "at Caddyfile:3"},
 		"matcher for options": {":80 {\n\tisekai {\n\t\tfoo\n\t}\n}", "unrecognized option: foo, at Caddyfile:3"},
 		"argument of option":  {":80 {\n\tisekai {\n\t\tpass_thru yes\n\t}\n}", "at Caddyfile:3"},
@@ -157,6 +162,7 @@ func TestBadSettingsAreRefused(t *testing.T) {
 		"negative":        {func(cfg map[string]any) { isekaiApp(cfg)["max_concurrent"] = -1 }, "max_concurrent must not be negative"},
 		"negative size":   {func(cfg map[string]any) { isekaiApp(cfg)["body_max"] = -1 }, "body_max must not be negative"},
 		"negative time":   {func(cfg map[string]any) { isekaiApp(cfg)["drain_timeout"] = -1 }, "drain_timeout must not be negative"},
+		"bad style":       {func(cfg map[string]any) { isekaiApp(cfg)["rate_limit_headers"] = "both" }, "rate_limit_headers must be"},
 		"bad DSN":         {func(cfg map[string]any) { isekaiApp(cfg)["store"] = route{"dsn": "mysql://x"} }, "opening store"},
 		"missing seed":    {func(cfg map[string]any) { isekaiApp(cfg)["seed"] = "/no/such/file" }, "reading seed file"},
 		"handler, no app": {func(cfg map[string]any) { delete(cfg["apps"].(map[string]any), "isekai") }, "needs the isekai app"},

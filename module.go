@@ -39,13 +39,13 @@ import (
 	"github.com/isekai-gateway/isekai/gateway"
 	"github.com/isekai-gateway/isekai/pipeline"
 	"github.com/isekai-gateway/isekai/proxy"
+	"github.com/isekai-gateway/isekai/ratelimit"
 	"github.com/isekai-gateway/isekai/requestlog"
 	"github.com/isekai-gateway/isekai/store"
 
 	// Site-wide policies are modules of their own, which one --with brings along.
 	_ "github.com/isekai-gateway/isekai/cors"
 	_ "github.com/isekai-gateway/isekai/forwardauth"
-	_ "github.com/isekai-gateway/isekai/ratelimit"
 )
 
 func init() {
@@ -105,6 +105,12 @@ type App struct {
 	// The most bytes of a request's body, for routes whose limits.body_max does not
 	// say otherwise; larger ones are answered 413. Default: 0, no bound.
 	BodyMax int64 `json:"body_max,omitempty"`
+
+	// Which response fields tell clients about rate limits, for routes whose
+	// limits.headers does not say otherwise: `ietf` is RateLimit-Policy and RateLimit
+	// (draft-ietf-httpapi-ratelimit-headers-11), `legacy` is X-RateLimit-Limit,
+	// -Remaining and -Reset (in seconds from now), `none` is none. Default: `ietf`.
+	RateLimitHeaders ratelimit.HeaderStyle `json:"rate_limit_headers,omitempty"`
 
 	gateway     *gateway.Gateway
 	gatewayKey  string
@@ -270,7 +276,9 @@ func (a *App) Provision(ctx caddy.Context) error {
 		Plugins:         a.Plugins,
 		Policy:          policy,
 		DrainTimeout:    time.Duration(a.DrainTimeout),
-		Limiter:         a.gateway.Limiter,
+		Limits:          a.gateway.Limiter,
+		LimitHeaders:    a.RateLimitHeaders,
+		Decisions:       &a.gateway.Decisions,
 		States:          shared.upstreams,
 		Mirror:          a.gateway.Mirror,
 		InFlight:        &a.gateway.InFlight,
@@ -280,7 +288,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := registerMetrics(ctx, collector{a.pipelines.Upstreams, a.gateway.RequestLog.Stats}); err != nil {
+	if err := registerMetrics(ctx, collector{a.pipelines.Upstreams, a.gateway.RequestLog.Stats, &a.gateway.Decisions}); err != nil {
 		return fmt.Errorf("registering metrics: %w", err)
 	}
 	a.api = a.newAPI()
@@ -318,6 +326,9 @@ func (a *App) validate() error {
 	}
 	if sample := a.RequestLog.Sample; sample != nil && (*sample <= 0 || *sample > 1) {
 		return errors.New("request_log.sample must be above 0 and at most 1; for none, set request_log.off")
+	}
+	if a.RateLimitHeaders != "" && !a.RateLimitHeaders.Valid() {
+		return fmt.Errorf("rate_limit_headers must be ietf, legacy or none, not %q", a.RateLimitHeaders)
 	}
 	return pipeline.CheckAllowList(a.plugins())
 }

@@ -37,6 +37,9 @@ func (a *App) record(r *http.Request, route *routing.Route, x *pipeline.Exchange
 	} else {
 		rec.Path = r.URL.EscapedPath()
 	}
+	if id := x.Identity(); id != nil {
+		rec.Consumer = id.Name
+	}
 	if err != nil {
 		// Caddy's own text would have a random id and a source line.
 		if handlerErr, ok := errors.AsType[caddyhttp.HandlerError](err); ok && handlerErr.Err != nil {

@@ -76,7 +76,7 @@ func openGateway(t *testing.T, dsn string) *gateway.Gateway {
 
 func serve(t *testing.T, g *gateway.Gateway, change ...func(*api.Config)) *node {
 	t.Helper()
-	cfg := api.Config{Gateway: g, Version: "test"}
+	cfg := api.Config{Gateway: g, Limits: g.Limiter, Version: "test"}
 	for _, c := range change {
 		c(&cfg)
 	}

@@ -67,6 +67,9 @@ type Gateway struct {
 	// Credentials knows consumers, keys and tokens.
 	Credentials *Credentials
 
+	// Decisions counts what the routes' rate limits decided.
+	Decisions ratelimit.Tally
+
 	// Mirror holds the copies of requests that wait for the routes' mirrors.
 	Mirror *mirror.Queue
 

@@ -45,8 +45,15 @@ type Options struct {
 	// its requests if it has no timeout. Default: 5m.
 	DrainTimeout time.Duration
 
-	// The counters of the routes' rate limits.
-	Limiter *ratelimit.Limiter
+	// The counters of the routes' rate limits. Required.
+	Limits ratelimit.Backend
+
+	// Which fields tell clients about them, for routes without limits.headers.
+	// Default: ratelimit.HeadersIETF.
+	LimitHeaders ratelimit.HeaderStyle
+
+	// Counts what the rate limits decide. Nil: nobody asks.
+	Decisions *ratelimit.Tally
 
 	// What pools of targets have learned. Nil: a new one.
 	States *proxy.States
@@ -97,13 +104,19 @@ func NewSet(ctx caddy.Context, o Options) (*Set, error) {
 	if o.States == nil {
 		o.States = new(proxy.States)
 	}
+	if o.LimitHeaders == "" {
+		o.LimitHeaders = ratelimit.HeadersIETF
+	}
+	if o.Decisions == nil {
+		o.Decisions = new(ratelimit.Tally)
+	}
 	s := &Set{drain: o.DrainTimeout, logger: ctx.Logger().Named("pipeline"), live: make(map[*routing.Route][]*Pipeline)}
 	s.compiler = &compiler{
 		ctx:      ctx,
 		policy:   o.Policy,
 		plugins:  o.Plugins,
 		chains:   caddy.NewUsagePool(),
-		limiter:  o.Limiter,
+		limits:   &limiter{o.Limits, o.LimitHeaders, o.Decisions, ctx.Logger().Named("ratelimit")},
 		mirrors:  caddy.NewUsagePool(),
 		copies:   o.Mirror,
 		inFlight: o.InFlight,
