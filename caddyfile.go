@@ -48,6 +48,13 @@ func parseGlobalOption(d *caddyfile.Dispenser, earlier any) (any, error) {
 //			cleanup_interval <duration>
 //			max_size         <number>
 //		}
+//		request_log off | {
+//			sample         <part>
+//			retention      <duration>
+//			queue          <number>
+//			batch          <number>
+//			flush_interval <duration>
+//		}
 //		plugins <handlers...>
 //		targets {
 //			allow <ranges...>
@@ -94,7 +101,8 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 				"max_size":         number(d, &a.Cache.MaxSize),
 			})
 		},
-		"plugins": list(d, &a.Plugins),
+		"request_log": func() error { return a.RequestLog.unmarshalCaddyfile(d) },
+		"plugins":     list(d, &a.Plugins),
 		"targets": func() error {
 			if d.NextArg() {
 				return d.ArgErr()
@@ -110,6 +118,34 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		"drain_timeout":   duration(d, &a.DrainTimeout),
 		"max_concurrent":  number(d, &a.MaxConcurrent),
 		"body_max":        size(d, &a.BodyMax),
+	})
+}
+
+func (c *RequestLogConfig) unmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	if d.NextArg() {
+		if d.Val() != "off" || d.NextArg() {
+			return d.Err("request_log takes off, or a block")
+		}
+		c.Off = true
+		return nil
+	}
+	return block(d, map[string]func() error{
+		"sample": func() error {
+			value, err := one(d)
+			if err != nil {
+				return err
+			}
+			sample, err := strconv.ParseFloat(value, 64)
+			if err != nil || !(sample > 0 && sample <= 1) {
+				return d.Errf("sample must be a number above 0 and at most 1, not %q", value)
+			}
+			c.Sample = &sample
+			return nil
+		},
+		"retention":      duration(d, &c.Retention),
+		"queue":          number(d, &c.Queue),
+		"batch":          number(d, &c.Batch),
+		"flush_interval": duration(d, &c.FlushInterval),
 	})
 }
 

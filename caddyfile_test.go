@@ -38,6 +38,13 @@ func TestCaddyfileApp(t *testing.T) {
 			cleanup_interval 30s
 			max_size 500
 		}
+		request_log {
+			sample 0.5
+			retention 30d
+			queue 1000
+			batch 100
+			flush_interval 2s
+		}
 		plugins headers rewrite
 		targets {
 			allow 10.0.0.0/8 192.168.1.1
@@ -60,7 +67,10 @@ func TestCaddyfileApp(t *testing.T) {
 			"dsn": "{env.ISEKAI_DATABASE_URL}", "max_conns": 8.0,
 			"connect_timeout": 2 * second, "query_timeout": 3 * second, "poll_interval": second / 4,
 		},
-		"seed":            "routes.json",
+		"seed": "routes.json",
+		"request_log": map[string]any{
+			"sample": 0.5, "retention": 30 * 86400 * second, "queue": 1000.0, "batch": 100.0, "flush_interval": 2 * second,
+		},
 		"cache":           map[string]any{"ttl": 600 * second, "cleanup_interval": 30 * second, "max_size": 500.0},
 		"plugins":         []any{"headers", "rewrite"},
 		"targets":         map[string]any{"allow": []any{"10.0.0.0/8", "192.168.1.1"}, "deny": []any{"10.1.0.0/16"}},

@@ -72,7 +72,7 @@ func (h *Handler) Validate() error {
 
 // ServeHTTP implements caddyhttp.MiddlewareHandler.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) (err error) {
-	app := h.app
+	app, began := h.app, time.Now()
 	app.acquire()
 	defer app.release() //nolint:errcheck // logged where it can fail
 	if h.HealthPath != "" && r.URL.Path == h.HealthPath {
@@ -92,7 +92,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		if p != nil {
 			err = h.recovered(p, x)
 		}
-		counters.End(outcome(r, x, err, p != nil))
+		status := outcome(r, x, err, p != nil)
+		counters.End(status)
+		app.record(r, route, x, began, status, err)
 		if isShed(err) {
 			counters.Shed()
 		}

@@ -7,6 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/isekai-gateway/isekai/proxy"
+	"github.com/isekai-gateway/isekai/requestlog"
 )
 
 // upstreamLabels name a target in metrics.
@@ -32,12 +33,25 @@ var (
 		"Further tries of requests that a pool's retry budget did not allow.", []string{"pool"}, nil)
 )
 
+// The metrics of the request log.
+var (
+	logQueued = prometheus.NewDesc("isekai_request_log_queued",
+		"Requests that wait to be written to the request log.", nil, nil)
+	logWritten = prometheus.NewDesc("isekai_request_log_written_total",
+		"Requests written to the request log.", nil, nil)
+	logDropped = prometheus.NewDesc("isekai_request_log_dropped_total",
+		"Requests that are not in the request log since its queue was full.", nil, nil)
+)
+
 // collector reads the metrics of one configuration when they are asked for.
-type collector struct{ pools func() []proxy.PoolStatus }
+type collector struct {
+	pools func() []proxy.PoolStatus
+	log   func() requestlog.Stats
+}
 
 // registerMetrics adds the app's metrics to those of its configuration.
-func registerMetrics(ctx caddy.Context, pools func() []proxy.PoolStatus) error {
-	return ctx.GetMetricsRegistry().Register(collector{pools})
+func registerMetrics(ctx caddy.Context, c collector) error {
+	return ctx.GetMetricsRegistry().Register(c)
 }
 
 // Describe implements prometheus.Collector.
@@ -45,6 +59,7 @@ func (collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		upstreamHealthy, upstreamChanges, upstreamRequests, upstreamFailures, upstreamInFlight,
 		upstreamBreakerOpened, upstreamRetries, upstreamRetriesDenied,
+		logQueued, logWritten, logDropped,
 	} {
 		ch <- d
 	}
@@ -52,6 +67,10 @@ func (collector) Describe(ch chan<- *prometheus.Desc) {
 
 // Collect implements prometheus.Collector.
 func (c collector) Collect(ch chan<- prometheus.Metric) {
+	log := c.log()
+	ch <- prometheus.MustNewConstMetric(logQueued, prometheus.GaugeValue, float64(log.Queued))
+	ch <- prometheus.MustNewConstMetric(logWritten, prometheus.CounterValue, float64(log.Written))
+	ch <- prometheus.MustNewConstMetric(logDropped, prometheus.CounterValue, float64(log.Dropped))
 	for _, p := range c.pools() {
 		ch <- prometheus.MustNewConstMetric(upstreamRetries, prometheus.CounterValue, float64(p.Retries), p.ID)
 		ch <- prometheus.MustNewConstMetric(upstreamRetriesDenied, prometheus.CounterValue, float64(p.RetriesDenied), p.ID)

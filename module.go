@@ -39,6 +39,7 @@ import (
 	"github.com/isekai-gateway/isekai/gateway"
 	"github.com/isekai-gateway/isekai/pipeline"
 	"github.com/isekai-gateway/isekai/proxy"
+	"github.com/isekai-gateway/isekai/requestlog"
 	"github.com/isekai-gateway/isekai/store"
 
 	// Site-wide policies are modules of their own, which one --with brings along.
@@ -79,6 +80,9 @@ type App struct {
 
 	// Which addresses routes may forward to.
 	Targets TargetsConfig `json:"targets,omitzero"`
+
+	// The log of all requests, in the store.
+	RequestLog RequestLogConfig `json:"request_log,omitzero"`
 
 	// How requests can say who makes them, for routes with auth, and how upstreams are
 	// told.
@@ -147,6 +151,30 @@ type CacheConfig struct {
 
 	// The most compiled routes. Default: 10000.
 	MaxSize int `json:"max_size,omitempty"`
+}
+
+// RequestLogConfig sets up the log of all requests in the store's table request_logs.
+// Rows are written in the background; a request never waits for them.
+type RequestLogConfig struct {
+	// Whether nothing is logged. Default: false.
+	Off bool `json:"off,omitempty"`
+
+	// The part of the requests that is logged, above 0 and at most 1, by lot. A
+	// route's own log.sample goes before. Default: 1.
+	Sample *float64 `json:"sample,omitempty"`
+
+	// How long rows are kept. PostgreSQL drops whole days. Default: 7d.
+	Retention caddy.Duration `json:"retention,omitempty"`
+
+	// The most records that wait to be written, at about half a kilobyte each. More
+	// are dropped and counted. Default: 65536.
+	Queue int `json:"queue,omitempty"`
+
+	// The most rows in one write. Default: 1000.
+	Batch int `json:"batch,omitempty"`
+
+	// How long a record waits at most for others to be written with. Default: 1s.
+	FlushInterval caddy.Duration `json:"flush_interval,omitempty"`
 }
 
 // TargetsConfig restricts the addresses that routes may forward to. They are
@@ -252,7 +280,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := registerMetrics(ctx, a.pipelines.Upstreams); err != nil {
+	if err := registerMetrics(ctx, collector{a.pipelines.Upstreams, a.gateway.RequestLog.Stats}); err != nil {
 		return fmt.Errorf("registering metrics: %w", err)
 	}
 	a.api = a.newAPI()
@@ -272,7 +300,8 @@ func (a *App) validate() error {
 		"health_interval": a.HealthInterval, "stats_interval": a.StatsInterval, "drain_timeout": a.DrainTimeout,
 		"cache.ttl": a.Cache.TTL, "cache.cleanup_interval": a.Cache.CleanupInterval,
 		"store.connect_timeout": a.Store.ConnectTimeout, "store.query_timeout": a.Store.QueryTimeout,
-		"store.poll_interval": a.Store.PollInterval,
+		"store.poll_interval": a.Store.PollInterval, "request_log.retention": a.RequestLog.Retention,
+		"request_log.flush_interval": a.RequestLog.FlushInterval,
 	} {
 		if value < 0 {
 			return fmt.Errorf("%s must not be negative", name)
@@ -281,10 +310,14 @@ func (a *App) validate() error {
 	for name, value := range map[string]int64{
 		"max_concurrent": int64(a.MaxConcurrent), "body_max": a.BodyMax,
 		"cache.max_size": int64(a.Cache.MaxSize), "store.max_conns": int64(a.Store.MaxConns),
+		"request_log.queue": int64(a.RequestLog.Queue), "request_log.batch": int64(a.RequestLog.Batch),
 	} {
 		if value < 0 {
 			return fmt.Errorf("%s must not be negative", name)
 		}
+	}
+	if sample := a.RequestLog.Sample; sample != nil && (*sample <= 0 || *sample > 1) {
+		return errors.New("request_log.sample must be above 0 and at most 1; for none, set request_log.off")
 	}
 	return pipeline.CheckAllowList(a.plugins())
 }
@@ -311,6 +344,12 @@ func (a *App) gatewayConfig() sharedConfig {
 			ConnectTimeout: time.Duration(a.Store.ConnectTimeout),
 			QueryTimeout:   time.Duration(a.Store.QueryTimeout),
 		},
+		RequestLog: requestlog.Config{
+			Queue:         a.RequestLog.Queue,
+			Batch:         a.RequestLog.Batch,
+			FlushInterval: time.Duration(a.RequestLog.FlushInterval),
+			Retention:     time.Duration(a.RequestLog.Retention),
+		},
 		PollInterval:   time.Duration(a.Store.PollInterval),
 		HealthInterval: time.Duration(a.HealthInterval),
 		StatsInterval:  time.Duration(a.StatsInterval),
@@ -322,7 +361,7 @@ func (a *App) gatewayConfig() sharedConfig {
 // the password that a DSN may have.
 func (c sharedConfig) key() (string, error) {
 	encoded, err := json.Marshal([]any{
-		c.DSN, c.Store, c.PollInterval, c.HealthInterval, c.StatsInterval,
+		c.DSN, c.Store, c.RequestLog, c.PollInterval, c.HealthInterval, c.StatsInterval,
 	})
 	if err != nil {
 		return "", fmt.Errorf("encoding gateway settings: %w", err)

@@ -70,6 +70,8 @@ func New(cfg Config) http.Handler {
 	s.registerConsumers(api)
 	s.registerKeys(api)
 	s.registerTokens(api)
+	s.registerLogs(api)
+	s.registerTail(api)
 	s.registerOpenAPI(api)
 
 	doc := api.OpenAPI()

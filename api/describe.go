@@ -56,6 +56,7 @@ var routeFields = map[string]field{
 	"cors":          {doc: "Which pages of other origins may use the route. The gateway answers their preflights, before authentication and limits, and replaces the upstream's CORS fields. Default: none; preflights are requests like any other, and what the upstream says stands."},
 	"auth":          {doc: "Who may use the route. Credentials are checked before limits and plugins, and never reach the upstream. Default: none; credentials are the upstream's affair."},
 	"mirror":        {doc: "Another server that gets copies of the requests. It never delays or fails them. Default: none."},
+	"log":           {doc: "What the request log has of the requests. Default: all of them."},
 	"plugins":       {doc: "Caddy HTTP handler modules to run in order before forwarding, each as in Caddy's JSON. Which are allowed is set in Caddy's configuration. Default: none.", maxCount: 100},
 	"labels":        {doc: "Labels for people and filters. Default: none.", example: map[string]string{"team": "shop"}, maxLength: 200, maxCount: 64},
 	"revision":      {doc: "The number of the last change to this route.", example: int64(1), required: true, readOnly: true},
@@ -95,6 +96,11 @@ var mirrorFields = map[string]field{
 	"timeout":  {doc: "How many seconds the mirror may take to answer a copy, connecting included. Default: 10.", byDefault: int(mirror.DefaultTimeout / time.Second), min: 1, max: float64(mirror.MaxTimeout / time.Second)},
 }
 
+var logFields = map[string]field{
+	"sample": {doc: "The part of the requests that is logged, above 0, by lot. Default: the app's, which is 1.", byDefault: 1.0, above: true, max: 1, example: 0.1},
+	"off":    {doc: "Whether none is logged. Default: false.", byDefault: false},
+}
+
 // TransformSchema implements huma.SchemaTransformer.
 func (route) TransformSchema(r huma.Registry, s *huma.Schema) *huma.Schema {
 	describe(s, routeFields)
@@ -108,6 +114,7 @@ func (route) TransformSchema(r huma.Registry, s *huma.Schema) *huma.Schema {
 	describeUpstream(r, s.Properties["upstream"])
 	describe(r.SchemaFromRef(s.Properties["limits"].Ref), limitsFields)
 	describe(r.SchemaFromRef(s.Properties["mirror"].Ref), mirrorFields)
+	describe(r.SchemaFromRef(s.Properties["log"].Ref), logFields)
 	describe(r.SchemaFromRef(s.Properties["cors"].Ref), corsFields)
 	describe(r.SchemaFromRef(s.Properties["auth"].Ref), authFields)
 	return s

@@ -119,6 +119,9 @@ func TestOpenAPIOperations(t *testing.T) {
 		"patch /api/routes/{id}":  "200 400 404 408 409 412 413 415 422 500 503",
 		"delete /api/routes/{id}": "204 400 404 412 422 500 503",
 
+		"get /api/logs/tail": "200 400 422 500 503",
+		"get /api/logs":      "200 400 422 500 503",
+
 		"get /api/consumers":                    "200 400 422 500 503",
 		"post /api/consumers":                   "201 400 408 409 413 415 422 500 503",
 		"get /api/consumers/{id}":               "200 304 400 404 422 500 503",

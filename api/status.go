@@ -56,23 +56,31 @@ type (
 		Open     int       `json:"open" doc:"Connections open now."`
 		InUse    int       `json:"in_use" doc:"Of these, in use now."`
 	}
+	requestLogStats struct {
+		Queued  int    `json:"queued" doc:"Requests that wait to be written now."`
+		Written uint64 `json:"written" doc:"Requests that were written."`
+		Dropped uint64 `json:"dropped" doc:"Requests that found the queue full."`
+		Failed  uint64 `json:"failed" doc:"Writes that failed. They are tried again."`
+		Failing bool   `json:"failing" doc:"Whether the last write has failed."`
+	}
 	routeCounts struct {
 		Total  int `json:"total" doc:"All routes."`
 		Served int `json:"served" doc:"Of these, enabled and without an error."`
 		Broken int `json:"broken" doc:"Of these, not served because of an error."`
 	}
 	status struct {
-		Version   string         `json:"version" doc:"The gateway's version."`
-		GoVersion string         `json:"go_version" doc:"The Go version that it was built with." example:"go1.26.8"`
-		Status    gateway.Status `json:"status" enum:"ok,degraded,not_ready" doc:"As in /health."`
-		Started   time.Time      `json:"started" doc:"When the gateway was opened. A reload does not change it."`
-		Uptime    float64        `json:"uptime_seconds" doc:"Seconds since then."`
-		Revision  int64          `json:"revision" doc:"The revision of the routes that are served."`
-		Routes    routeCounts    `json:"routes" doc:"The routes that this node knows."`
-		Cache     cacheStats     `json:"cache" doc:"The cache of compiled routes, since the gateway's start or the last reload."`
-		Store     storeStatus    `json:"store" doc:"The route store and its connections."`
-		Requests  requestStats   `json:"requests" doc:"Requests since the gateway was opened."`
-		Mirror    mirrorStats    `json:"mirror" doc:"Copies of requests for mirrors, of routes and of isekai_mirror handlers, since the gateway was opened."`
+		Version   string          `json:"version" doc:"The gateway's version."`
+		GoVersion string          `json:"go_version" doc:"The Go version that it was built with." example:"go1.26.8"`
+		Status    gateway.Status  `json:"status" enum:"ok,degraded,not_ready" doc:"As in /health."`
+		Started   time.Time       `json:"started" doc:"When the gateway was opened. A reload does not change it."`
+		Uptime    float64         `json:"uptime_seconds" doc:"Seconds since then."`
+		Revision  int64           `json:"revision" doc:"The revision of the routes that are served."`
+		Routes    routeCounts     `json:"routes" doc:"The routes that this node knows."`
+		Cache     cacheStats      `json:"cache" doc:"The cache of compiled routes, since the gateway's start or the last reload."`
+		Store     storeStatus     `json:"store" doc:"The route store and its connections."`
+		Requests  requestStats    `json:"requests" doc:"Requests since the gateway was opened."`
+		Log       requestLogStats `json:"request_log" doc:"The request log of this node since the gateway was opened."`
+		Mirror    mirrorStats     `json:"mirror" doc:"Copies of requests for mirrors, of routes and of isekai_mirror handlers, since the gateway was opened."`
 	}
 )
 
@@ -132,6 +140,7 @@ func (s *server) status(context.Context, *struct{}) (*statusOutput, error) {
 			Driver: st.Driver, MaxConns: st.MaxConns, Open: st.Open, InUse: st.InUse,
 		},
 		Requests: requestStats(g.Requests.Snapshot()),
+		Log:      requestLogStats(g.RequestLog.Stats()),
 		Mirror: mirrorStats{
 			Sent: copies.Sent, Failed: copies.Failed, Waiting: copies.Waiting,
 			Dropped: mirrorDropped(copies.Dropped),

@@ -2,6 +2,7 @@ package e2e_test
 
 import (
 	"encoding/json"
+	"errors"
 	"net"
 	"net/http"
 	"os"
@@ -124,9 +125,12 @@ func TestForwardAuthResolved(t *testing.T) {
 	g := startGateway(t, settings{options: "targets {\n allow 127.0.0.1\n deny " + strings.Join(slices.DeleteFunc(addresses, func(a string) bool { return a == "127.0.0.1" }), " ") + " 192.0.2.1\n}"})
 	g.create(route{Path: "/x", TargetURL: textUpstream(t, "through"), Plugins: plugins(`{"handler":"isekai_forward_auth","url":"http://` + strings.ToLower(name) + `:` + port(g.admin) + `/"}`)})
 	wantProblem(t, g.send(http.MethodGet, "/x"), http.StatusBadGateway)
-	if log := g.log.String(); !strings.Contains(log, "target address is not allowed") {
-		t.Error("the log does not say why")
-	}
+	eventually(t, callTimeout, "the log says why", func() error {
+		if log := g.log.String(); !strings.Contains(log, "target address is not allowed") {
+			return errors.New("it does not")
+		}
+		return nil
+	})
 }
 
 func TestRefusedPlugins(t *testing.T) {

@@ -18,6 +18,7 @@ import (
 	"github.com/isekai-gateway/isekai/internal/worker"
 	"github.com/isekai-gateway/isekai/mirror"
 	"github.com/isekai-gateway/isekai/ratelimit"
+	"github.com/isekai-gateway/isekai/requestlog"
 	"github.com/isekai-gateway/isekai/routing"
 	"github.com/isekai-gateway/isekai/store"
 )
@@ -49,6 +50,9 @@ type Config struct {
 	// Routes to insert into a store that has never had any.
 	Seed []*store.Route
 
+	// How requests are logged in the store.
+	RequestLog requestlog.Config
+
 	// Returns the logger to use now. It is called for every line, since a
 	// reload replaces Caddy's loggers.
 	Log func() *zap.Logger
@@ -65,6 +69,9 @@ type Gateway struct {
 
 	// Mirror holds the copies of requests that wait for the routes' mirrors.
 	Mirror *mirror.Queue
+
+	// RequestLog takes a record of every request.
+	RequestLog *requestlog.Log
 
 	// InFlight counts the requests of routes with a bound on them.
 	InFlight inflight.Counts
@@ -122,6 +129,7 @@ func Open(cfg Config) (*Gateway, error) {
 		prepared:  make(chan struct{}),
 		syncing:   make(chan struct{}, 1),
 	}
+	g.RequestLog = requestlog.New(cfg.RequestLog, st, cfg.Log)
 	if g.Credentials, err = newCredentials(st, g.StoreUp); err != nil {
 		return nil, errors.Join(err, st.Close())
 	}
@@ -140,6 +148,7 @@ func (g *Gateway) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
 	g.writeUses(ctx)
+	g.RequestLog.Close()
 	g.Credentials.close()
 	g.Mirror.Close()
 	g.Limiter.Close()

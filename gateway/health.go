@@ -66,6 +66,10 @@ func (g *Gateway) Health() Health {
 	}
 	h.Revision = table.Revision()
 	h.TableAge = time.Since(current).Seconds()
+	if log := g.RequestLog.Stats(); log.Failing {
+		h.Status = StatusDegraded
+		h.Reasons = append(h.Reasons, fmt.Sprintf("the request log can't be written: %d request(s) wait for it, %d were dropped", log.Queued, log.Dropped))
+	}
 	if broken := table.Broken(); broken > 0 {
 		h.Status = StatusDegraded
 		h.Reasons = append(h.Reasons, fmt.Sprintf("%d route(s) can't be served, see their \"error\" in /api/routes", broken))

@@ -90,6 +90,7 @@ func (g *Gateway) logStats(context.Context) {
 		return
 	}
 	requests, cached, copies := g.Requests.Snapshot(), g.CacheStats(), g.MirrorStats()
+	logged := g.RequestLog.Stats()
 	g.cfg.Log().Info("stats",
 		zap.Int64("requests", requests.Total),
 		zap.Int64("in_flight", requests.InFlight),
@@ -103,6 +104,9 @@ func (g *Gateway) logStats(context.Context) {
 		zap.Uint64("cache_hits", cached.Hits),
 		zap.Uint64("cache_misses", cached.Misses),
 		zap.Uint64("cache_evictions", cached.Evictions),
+		zap.Int("log_queued", logged.Queued),
+		zap.Uint64("log_written", logged.Written),
+		zap.Uint64("log_dropped", logged.Dropped),
 		zap.Int64("mirror_sent", copies.Sent),
 		zap.Int64("mirror_failed", copies.Failed),
 		zap.Int64("mirror_queue_full", copies.Dropped.QueueFull),

@@ -34,6 +34,7 @@ func (g *Gateway) watch(ctx context.Context) {
 		}
 		err = g.prepare(ctx)
 	}
+	g.RequestLog.Start() // it has a table to write to
 	for sleep(ctx, jitter(g.cfg.PollInterval)) {
 		if err := g.sync(ctx); err != nil {
 			g.noteStore(err)

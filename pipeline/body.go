@@ -37,7 +37,7 @@ type body struct {
 	most      int64 // bytes, 0 for no bound
 	trailer   http.Header
 	own       []string // trailers that clients must not send, in canonical form
-	read      int64    // bytes; whoever reads is alone
+	read      atomic.Int64
 	began     atomic.Bool
 	done      atomic.Bool // read to its end
 	tooLarge  atomic.Bool // it has more than most bytes
@@ -60,12 +60,12 @@ func (b *body) Read(p []byte) (int, error) {
 			return 0, ErrBodyTooLarge
 		}
 		// One byte more than allowed tells that there is more.
-		p = p[:min(int64(len(p)), b.most-b.read+1)]
+		p = p[:min(int64(len(p)), b.most-b.read.Load()+1)]
 	}
 	n, err := b.ReadCloser.Read(p)
-	b.read += int64(n)
+	read := b.read.Add(int64(n))
 	switch {
-	case b.most > 0 && b.read > b.most:
+	case b.most > 0 && read > b.most:
 		b.tooLarge.Store(true)
 		n, err = n-1, ErrBodyTooLarge
 	case err == io.EOF:

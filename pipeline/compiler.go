@@ -83,6 +83,9 @@ func check(row *store.Route, plugins []string, policy *proxy.Policy, methods []s
 	}
 	validateLimits(&errs, row)
 	validateCORS(&errs, row)
+	if row.Log != nil && row.Log.Sample != nil && (*row.Log.Sample <= 0 || *row.Log.Sample > 1) {
+		errs.Add("log.sample", "must be above 0 and at most 1; for none, set log.off")
+	}
 	validateAuth(&errs, row, methods)
 	if err := validateMirror(&errs, row, policy); err != nil {
 		return nil, err

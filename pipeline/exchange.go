@@ -154,6 +154,19 @@ func (x *Exchange) awaited() bool {
 // Status returns the answer's status, 0 if there was none.
 func (x *Exchange) Status() int { return x.writer.status }
 
+// Bytes returns how much of the request's body was read, and how much of the answer's
+// was written. Of a connection that was taken over, they count only what came before.
+func (x *Exchange) Bytes() (in, out int64) {
+	if x.body != nil {
+		in = x.body.read.Load()
+	}
+	return in, x.writer.bytes
+}
+
+// Upstream returns the address of the last target that the request was sent to, if
+// any.
+func (x *Exchange) Upstream() string { return x.call.Upstream() }
+
 // errTimeout is the cause of an exchange that took longer than its route allows.
 var errTimeout error = timeoutError{}
 

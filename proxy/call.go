@@ -21,6 +21,7 @@ type Call struct {
 	attempts int
 	tried    []*target
 	current  *target
+	last     *target     // current, also when that is over
 	done     func(error) // tells the current target's breaker how it went
 	granted  bool        // another attempt was decided on
 	body     *replay
@@ -31,6 +32,15 @@ type Call struct {
 // refused it, if that has ended the exchange. reverse_proxy was told then that the
 // client has left: whoever embeds the forwarder answers instead.
 func (c *Call) Spoiled() error { return c.spoiled }
+
+// Upstream returns the host and port of the target that the request was sent to last,
+// empty if it was not sent.
+func (c *Call) Upstream() string {
+	if c.last == nil {
+		return ""
+	}
+	return c.last.authority
+}
 
 // callOf returns the call that a request belongs to, nil for one that the forwarder
 // makes itself, to ask for a target's health.
@@ -43,7 +53,7 @@ func callOf(r *http.Request) *Call {
 func (c *Call) begin(t *target) {
 	c.attempts++
 	c.granted = false
-	c.current = t
+	c.current, c.last = t, t
 	t.requests.Add(1)
 	t.inFlight.Add(1)
 }

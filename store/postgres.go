@@ -10,6 +10,7 @@ import (
 	"net"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -45,6 +46,12 @@ func openPostgres(ctx context.Context, dsn string, opts Options) (Store, error) 
 			dropIdle:     pool.Reset,
 			lockMigrations: func(ctx context.Context) (func(), error) {
 				return lockPostgres(ctx, config.ConnConfig)
+			},
+			insertLogs: func(ctx context.Context, rows []RequestLog) error {
+				return insertLogsPostgres(ctx, pool, rows)
+			},
+			maintainLogs: func(ctx context.Context, now time.Time, keep time.Duration) error {
+				return maintainLogsPostgres(ctx, pool, now, keep)
 			},
 			stats: func() Stats {
 				stat := pool.Stat()

@@ -110,6 +110,9 @@ type Spec struct {
 	// upstream says stands. Default: nil.
 	CORS *CORS `json:"cors,omitempty"`
 
+	// What the request log has of the route's requests. Default: all of them.
+	Log *Log `json:"log,omitempty"`
+
 	// Who may use the route. Nil means that the gateway has no part in it: credentials
 	// go on to the upstream. Default: nil.
 	Auth *Auth `json:"auth,omitempty"`
@@ -161,6 +164,16 @@ type Mirror struct {
 	// How many seconds the mirror may take to answer a copy, 1 to 60, connecting
 	// included. Default: 10.
 	Timeout int `json:"timeout,omitempty"`
+}
+
+// Log says which requests of a route are logged.
+type Log struct {
+	// The part of the requests that is logged, above 0 and at most 1, by lot.
+	// Default: the isekai app's, which is all of them.
+	Sample *float64 `json:"sample,omitempty"`
+
+	// Whether none is logged. Default: false.
+	Off bool `json:"off,omitempty"`
 }
 
 // Bounds of Limits.

@@ -44,6 +44,9 @@ type dialect struct {
 	// just seen broken.
 	dropIdle func()
 
+	insertLogs   func(ctx context.Context, rows []RequestLog) error
+	maintainLogs func(ctx context.Context, now time.Time, keep time.Duration) error
+
 	stats func() Stats
 	close func() error
 }

@@ -81,6 +81,8 @@ type Store interface {
 
 	Credentials
 
+	RequestLogs
+
 	// Stats describes the connection pool.
 	Stats() Stats
 

@@ -1,0 +1,252 @@
+package requestlog
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/isekai-gateway/isekai/internal/worker"
+	"github.com/isekai-gateway/isekai/store"
+)
+
+// Defaults of Config.
+const (
+	DefaultQueue         = 65_536
+	DefaultBatch         = 1_000
+	DefaultFlushInterval = time.Second
+	DefaultRetention     = 7 * 24 * time.Hour
+)
+
+const (
+	// maintainInterval is how often old rows are removed and partitions made.
+	maintainInterval = time.Hour
+
+	// maintainTimeout bounds one round of that.
+	maintainTimeout = 10 * time.Minute
+
+	// retryWait is how long to wait after a batch that could not be written.
+	retryWait = time.Second
+
+	// closeTimeout bounds what Close still writes.
+	closeTimeout = 5 * time.Second
+)
+
+// Config sets up a Log. The zero value takes the defaults.
+type Config struct {
+	// The most records that wait to be written; one takes about half a kilobyte.
+	// More are dropped and counted. Default: 65,536.
+	Queue int
+
+	// The most records in one write. Default: 1,000.
+	Batch int
+
+	// How long a record waits at most for others to be written with. Default: 1s.
+	FlushInterval time.Duration
+
+	// How long rows are kept. On PostgreSQL they go by whole days. Default: 7 days.
+	Retention time.Duration
+}
+
+// Writer is where records go: a store.Store.
+type Writer interface {
+	InsertLogs(ctx context.Context, rows []*store.RequestLog) error
+	MaintainLogs(ctx context.Context, now time.Time, keep time.Duration) error
+}
+
+// Log writes records in the background. All methods are safe for concurrent use. Make
+// one with New, let it write with Start, and end it with Close.
+type Log struct {
+	cfg     Config
+	writer  Writer
+	queue   chan *store.RequestLog
+	workers *worker.Group
+	logger  func() *zap.Logger
+	start   sync.Once
+	stopped chan struct{} // closed when the writing worker has ended; nil before Start
+
+	written atomic.Uint64
+	dropped atomic.Uint64
+	failed  atomic.Uint64
+	failing atomic.Bool
+
+	tails tails
+}
+
+// New returns a log that takes records and keeps them until Start. The function
+// logger is called for every line.
+func New(cfg Config, writer Writer, logger func() *zap.Logger) *Log {
+	if cfg.Queue <= 0 {
+		cfg.Queue = DefaultQueue
+	}
+	if cfg.Batch <= 0 {
+		cfg.Batch = DefaultBatch
+	}
+	if cfg.FlushInterval <= 0 {
+		cfg.FlushInterval = DefaultFlushInterval
+	}
+	if cfg.Retention <= 0 {
+		cfg.Retention = DefaultRetention
+	}
+	return &Log{
+		cfg: cfg, writer: writer, logger: logger,
+		queue:   make(chan *store.RequestLog, cfg.Queue),
+		workers: worker.New(logger),
+	}
+}
+
+// Start begins to write. Only the first call has an effect.
+func (l *Log) Start() {
+	l.start.Do(func() {
+		l.stopped = make(chan struct{})
+		l.workers.Go("request log writer", func(ctx context.Context) {
+			defer close(l.stopped)
+			l.write(ctx)
+		})
+		l.workers.Go("request log maintenance", l.maintain)
+	})
+}
+
+// Add takes a record, which must not be changed any more, or drops it if the queue is
+// full. It never blocks.
+func (l *Log) Add(record *store.RequestLog) {
+	l.tails.send(record)
+	select {
+	case l.queue <- record:
+	default:
+		l.dropped.Add(1)
+	}
+}
+
+// Stats is a Log's counters since it was made.
+type Stats struct {
+	Queued  int    `json:"queued"`  // records that wait now
+	Written uint64 `json:"written"` // rows in the store
+	Dropped uint64 `json:"dropped"` // records that found the queue full, or no store in the end
+	Failed  uint64 `json:"failed"`  // writes of a batch that failed; they are tried again
+	Failing bool   `json:"failing"` // the last write has failed
+}
+
+// Stats returns the counters.
+func (l *Log) Stats() Stats {
+	return Stats{
+		Queued: len(l.queue), Written: l.written.Load(), Dropped: l.dropped.Load(),
+		Failed: l.failed.Load(), Failing: l.failing.Load(),
+	}
+}
+
+// Close stops the workers, writes what is queued, within a few seconds, and ends all
+// tails. Records that come later are dropped.
+func (l *Log) Close() {
+	l.start.Do(func() {}) // never start any more
+	l.workers.Stop()
+	l.tails.close()
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	defer cancel()
+	for batch := l.take(nil); len(batch) > 0; batch = l.take(batch[:0]) {
+		if l.stopped == nil || l.insert(ctx, batch) != nil {
+			l.dropped.Add(uint64(len(batch)))
+		}
+	}
+}
+
+// write moves records from the queue into the store until ctx is done. A batch that
+// fails is tried again, while the queue fills.
+func (l *Log) write(ctx context.Context) {
+	flush := time.NewTicker(l.cfg.FlushInterval)
+	defer flush.Stop()
+	var batch []*store.RequestLog
+	for {
+		select {
+		case <-ctx.Done():
+			l.giveBack(batch)
+			return
+		case record := <-l.queue:
+			batch = append(batch, record)
+			if len(batch) < l.cfg.Batch {
+				continue
+			}
+		case <-flush.C:
+		}
+		if batch = l.take(batch); len(batch) == 0 {
+			continue
+		}
+		for l.insert(ctx, batch) != nil {
+			if !sleep(ctx, retryWait) {
+				l.giveBack(batch)
+				return
+			}
+		}
+		batch = batch[:0]
+	}
+}
+
+// take fills a batch with what is in the queue.
+func (l *Log) take(batch []*store.RequestLog) []*store.RequestLog {
+	for len(batch) < l.cfg.Batch {
+		select {
+		case record := <-l.queue:
+			batch = append(batch, record)
+		default:
+			return batch
+		}
+	}
+	return batch
+}
+
+// giveBack returns records to the queue, for Close to write.
+func (l *Log) giveBack(batch []*store.RequestLog) {
+	for _, record := range batch {
+		select {
+		case l.queue <- record:
+		default:
+			l.dropped.Add(1)
+		}
+	}
+}
+
+func (l *Log) insert(ctx context.Context, batch []*store.RequestLog) error {
+	err := l.writer.InsertLogs(ctx, batch)
+	if err != nil {
+		l.failed.Add(1)
+		if ctx.Err() == nil && !l.failing.Swap(true) {
+			l.logger().Error("the request log can't be written; records wait in the queue, and are dropped when it is full", zap.Error(err))
+		}
+		return err
+	}
+	l.written.Add(uint64(len(batch)))
+	if l.failing.Swap(false) {
+		l.logger().Info("the request log is written again", zap.Uint64("dropped", l.dropped.Load()))
+	}
+	return nil
+}
+
+// maintain tends the table at once and then every hour, or soon after a failure.
+func (l *Log) maintain(ctx context.Context) {
+	for {
+		wait := maintainInterval
+		tend, cancel := context.WithTimeout(ctx, maintainTimeout)
+		err := l.writer.MaintainLogs(tend, time.Now(), l.cfg.Retention)
+		cancel()
+		if err != nil && ctx.Err() == nil {
+			l.logger().Warn("tidying the request log", zap.Error(err))
+			wait = time.Minute
+		}
+		if !sleep(ctx, wait) {
+			return
+		}
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
+}
