@@ -33,6 +33,7 @@ type route struct {
 	Limits       map[string]any    `json:"limits,omitempty"`
 	Mirror       map[string]any    `json:"mirror,omitempty"`
 	CORS         map[string]any    `json:"cors,omitzero"`
+	Auth         map[string]any    `json:"auth,omitzero"`
 	Plugins      []json.RawMessage `json:"plugins,omitempty"`
 	Labels       map[string]string `json:"labels,omitempty"`
 

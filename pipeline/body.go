@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/isekai-gateway/isekai/internal/fields"
 )
 
 // body is a request's body on its way to the upstream. It closes a hole:
@@ -33,6 +35,8 @@ type body struct {
 	expects   bool  // its client waits to be asked for it (RFC 9110, 10.1.1)
 	forwarded bool  // the upstream may have seen the request
 	most      int64 // bytes, 0 for no bound
+	trailer   http.Header
+	own       []string // trailers that clients must not send, in canonical form
 	read      atomic.Int64
 	began     atomic.Bool
 	done      atomic.Bool // read to its end
@@ -66,6 +70,8 @@ func (b *body) Read(p []byte) (int, error) {
 		n, err = n-1, ErrBodyTooLarge
 	case err == io.EOF:
 		b.done.Store(true)
+		// net/http puts all that came behind the body among those announced.
+		fields.Drop(b.trailer, b.own)
 		if b.hurried.Load() {
 			b.setReadDeadline(time.Time{})
 		}

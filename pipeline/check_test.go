@@ -89,6 +89,11 @@ func TestCheck(t *testing.T) {
 		{"negative and enormous", func(row *store.Route) { row.Limits = &store.Limits{Window: -1, MaxConcurrent: -1} },
 			[]string{"limits.window", "limits.max_concurrent"}},
 		{"too many in flight", func(row *store.Route) { row.Limits = &store.Limits{MaxConcurrent: 1_000_001} }, []string{"limits.max_concurrent"}},
+		{"auth", func(row *store.Route) { row.Auth = &store.Auth{Any: []string{"api_key"}, Groups: []string{"a"}} }, nil},
+		{"auth by nothing", func(row *store.Route) { row.Auth = new(store.Auth) }, []string{"auth.any"}},
+		{"auth that is not set up", func(row *store.Route) {
+			row.Auth = &store.Auth{Any: []string{"api_key", "basic", "x"}, Groups: []string{"a"}, Anonymous: true}
+		}, []string{"auth.any[1]", "auth.any[2]", "auth.groups"}},
 		{"cors for all", func(row *store.Route) { row.CORS = &store.CORS{} }, nil},
 		{"cors", func(row *store.Route) {
 			row.Method, row.CORS = "*", &store.CORS{Origins: []string{"https://app.test", "https://*.app.test", `~https://pr-\d+\.test`}, Credentials: true, MaxAge: -1}

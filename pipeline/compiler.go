@@ -181,6 +181,9 @@ func (c *compiler) compile(route *routing.Route) (*Pipeline, error) {
 	if p.auth, err = c.newAuth(route); err != nil {
 		return nil, err
 	}
+	if c.verifier != nil {
+		p.own = c.verifier.Own()
+	}
 	if p.mirror, err = c.acquireMirror(route.Route); err != nil {
 		return nil, err
 	}

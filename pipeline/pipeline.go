@@ -35,6 +35,7 @@ type Pipeline struct {
 	chain     func() error      // gives the plugins back
 	cors      *cors.Policy
 	auth      *auth.Policy // nil: everybody may
+	own       []string     // fields by which upstreams are told who makes a request
 	limit     *limit       // nil for none
 	limits    *limiter     // for it, and for those of consumers
 	mirror    mirrored
@@ -79,6 +80,9 @@ func (p *Pipeline) Serve(w http.ResponseWriter, r *http.Request, x *Exchange) er
 	}
 	x.route = p.Route
 	w, r = x.begin(w, r, p.bodyMax)
+	if x.body != nil {
+		x.body.trailer, x.body.own = r.Trailer, p.own
+	}
 	if x.writer.cors = p.cors; p.cors != nil {
 		defer x.shareError()
 	}
