@@ -4,9 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"log/slog"
 	"net/http"
 	"net/url"
+	"os"
 
 	"github.com/caddyserver/caddy/v2"
 	_ "github.com/caddyserver/caddy/v2/modules/caddyevents" // an app that caddy-ratelimit needs
@@ -34,7 +34,7 @@ func startCaddy() (caddy.Context, func(), error) {
 	}
 	return caddy.ActiveContext(), func() {
 		if err := caddy.Stop(); err != nil {
-			slog.Warn("stopping Caddy", "error", err)
+			fmt.Fprintln(os.Stderr, "stopping Caddy:", err)
 		}
 	}, nil
 }

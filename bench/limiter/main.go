@@ -7,7 +7,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"log/slog"
 	"os"
 	"os/signal"
 	"strings"
@@ -54,7 +53,8 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	defer stopCaddy()
-	contenders := selected(append(libraries(s.keys), handlers(caddyCtx)...), *only)
+	contenders := append(selected(libraries(s.keys), *only), reference())
+	contenders = append(contenders, selected(handlers(caddyCtx), *only)...)
 
 	began := time.Now()
 	measured, err := measure(ctx, s, contenders)
@@ -75,7 +75,7 @@ func run(ctx context.Context, args []string) error {
 	if err := report.WriteSection(*results, "limiter", text); err != nil {
 		return err
 	}
-	slog.Info("wrote results", "file", *results, "took", time.Since(began).Round(time.Second))
+	fmt.Fprintf(os.Stderr, "wrote %s, %v after the start\n", *results, time.Since(began).Round(time.Second))
 	return nil
 }
 

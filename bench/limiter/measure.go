@@ -3,8 +3,8 @@ package main
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"math/rand/v2"
+	"os"
 	"runtime"
 	"strconv"
 	"strings"
@@ -34,7 +34,7 @@ type figures struct {
 // measurements is figures by the contender's name.
 type measurements struct {
 	of    map[string]*figures
-	swept []float64 // bytes per key that ours had before all were idle and swept
+	swept []float64 // bytes that ours has left, per key that was idle and swept
 }
 
 var trafficNames = []string{"uniform", "zipf", "hot"}
@@ -54,7 +54,7 @@ func measure(ctx context.Context, s settings, contenders []contender) (*measurem
 				return nil, fmt.Errorf("measuring: %w", err)
 			}
 			c := contenders[(round+i)%len(contenders)]
-			slog.Info("measuring", "round", round+1, "limiter", c.name)
+			fmt.Fprintf(os.Stderr, "round %d of %d: %s\n", round+1, s.rounds, c.name)
 			if err := m.of[c.name].add(c, keys, traffics, s.decisions); err != nil {
 				return nil, err
 			}

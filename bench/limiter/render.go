@@ -94,7 +94,7 @@ func verdicts(contenders []contender, m *measurements, accurate []accuracy) stri
 	f := m.of[ours]
 	for _, name := range trafficNames {
 		ns := report.Median(f.ns[name])
-		fmt.Fprintf(&b, "* %s keys: %.0f ns %s.\n", name, ns, report.Verdict(ns, barNs, stretchNs))
+		fmt.Fprintf(&b, "* %s: %.0f ns %s.\n", name, ns, report.Verdict(ns, barNs, stretchNs))
 	}
 	bytes := report.Median(f.bytes)
 	fmt.Fprintf(&b, "* Memory: %.0f bytes a key %s. After Sweep with all keys idle, %.2f are left of them.\n",
