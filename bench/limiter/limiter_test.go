@@ -150,7 +150,7 @@ func TestRun(t *testing.T) {
 		"<!-- limiter: begin -->", "<!-- limiter: end -->",
 		"`go run ./limiter " + strings.Join(args, " ") + "`",
 		"| isekai, Limiter.Allow ", "| caddy-ratelimit", "| throttled", "| go-limiter", "| ulule/limiter", "| x/time/rate",
-		"of 2 rounds", "1.00 x", "* Error: ",
+		"of 2 rounds", "* Load average before it: ", "1.00 x", "* Error: ",
 	} {
 		if !strings.Contains(string(written), want) {
 			t.Errorf("%q is missing in:\n%s", want, written)

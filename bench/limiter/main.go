@@ -36,7 +36,7 @@ func run(ctx context.Context, args []string) error {
 	var s settings
 	flags.IntVar(&s.rounds, "rounds", 5, "how often everything is measured")
 	flags.IntVar(&s.keys, "keys", 1_000_000, "how many distinct keys there are")
-	flags.IntVar(&s.decisions, "decisions", 3_000_000, "decisions per limiter, traffic and round")
+	flags.IntVar(&s.decisions, "decisions", 3_000_000, "decisions per limiter, traffic and round; a quarter of them for handlers")
 	only := flags.String("only", "", "measure only the limiters with this in their name, and ours")
 	results := flags.String("results", "RESULTS.md", "the file whose section is written, or - for none")
 	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
@@ -56,7 +56,7 @@ func run(ctx context.Context, args []string) error {
 	contenders := append(selected(libraries(s.keys), *only), reference())
 	contenders = append(contenders, selected(handlers(caddyCtx), *only)...)
 
-	began := time.Now()
+	began, load := time.Now(), report.Load()
 	measured, err := measure(ctx, s, contenders)
 	if err != nil {
 		return err
@@ -67,7 +67,7 @@ func run(ctx context.Context, args []string) error {
 	}
 
 	command := strings.Join(append([]string{"go run ./limiter"}, args...), " ")
-	text := render(s, contenders, measured, accurate, command, began)
+	text := render(s, contenders, measured, accurate, runInfo{command, began, load})
 	fmt.Println(text)
 	if *results == "-" {
 		return nil
@@ -77,6 +77,13 @@ func run(ctx context.Context, args []string) error {
 	}
 	fmt.Fprintf(os.Stderr, "wrote %s, %v after the start\n", *results, time.Since(began).Round(time.Second))
 	return nil
+}
+
+// runInfo is what a reader has to know of a run.
+type runInfo struct {
+	command string
+	began   time.Time
+	load    string // before it
 }
 
 func selected(all []contender, only string) []contender {

@@ -72,6 +72,9 @@ func (f *figures) add(c contender, keys []string, traffics []traffic, decisions 
 		return err
 	}
 	defer limiter.stop()
+	if c.group == groupHandler {
+		decisions /= 4 // a refusal takes microseconds
+	}
 	fill(keys, limiter.worker())
 	f.bytes = append(f.bytes, perKey(before, keys))
 	for _, t := range traffics {

@@ -18,13 +18,14 @@ const (
 )
 
 // render returns the section of RESULTS.md. Every number in it is of this run.
-func render(s settings, contenders []contender, m *measurements, accurate []accuracy, command string, began time.Time) string {
+func render(s settings, contenders []contender, m *measurements, accurate []accuracy, info runInfo) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "## Rate limiters in memory\n\n")
 	fmt.Fprintf(&b, "* Machine: %s\n", report.Machine())
-	fmt.Fprintf(&b, "* Date: %s\n", began.UTC().Format(time.DateOnly))
-	fmt.Fprintf(&b, "* Command: `%s`\n", command)
-	fmt.Fprintf(&b, "* %d keys, %d a minute each, %d decisions per cell and round; median (lowest-highest) of %d rounds\n\n",
+	fmt.Fprintf(&b, "* Load average before it: %s (0 is a machine that does nothing else)\n", info.load)
+	fmt.Fprintf(&b, "* Date: %s\n", info.began.UTC().Format(time.DateOnly))
+	fmt.Fprintf(&b, "* Command: `%s`\n", info.command)
+	fmt.Fprintf(&b, "* %d keys, %d a minute each, %d decisions per cell and round (handlers: a quarter); median (lowest-highest) of %d rounds\n\n",
 		s.keys, limit, s.decisions, s.rounds)
 
 	b.WriteString("### Cost of a decision\n\n")

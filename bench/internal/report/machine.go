@@ -19,6 +19,17 @@ func Machine() string {
 		model, runtime.GOMAXPROCS(0), runtime.NumCPU(), runtime.GOOS, runtime.GOARCH, runtime.Version())
 }
 
+// Load returns the system's load average of the last minute, "unknown" where there
+// is no /proc/loadavg. Read before a benchmark, it says what else the machine does.
+func Load() string {
+	text, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return "unknown"
+	}
+	minute, _, _ := strings.Cut(string(text), " ")
+	return minute
+}
+
 // cpuModel finds the model in the text of Linux's /proc/cpuinfo.
 func cpuModel(info, otherwise string) string {
 	for line := range strings.Lines(info) {
