@@ -9,6 +9,10 @@ import (
 // ErrLimited is what every error about a request over its limit matches.
 var ErrLimited = errors.New("rate limit exceeded")
 
+// ErrUnavailable is what a shared backend says that cannot be reached, if requests
+// are not to be admitted then. It is temporary: answer 503 with Retry-After.
+var ErrUnavailable = errors.New("the rate limit cannot be checked")
+
 // LimitedError tells which limits a request is over. It matches ErrLimited.
 type LimitedError struct {
 	// Policies is the names of the rules that refused, in the order of the
