@@ -49,6 +49,12 @@ func parseGlobalOption(d *caddyfile.Dispenser, earlier any) (any, error) {
 //			max_size         <number>
 //		}
 //		plugins <handlers...>
+//		rate_limit {
+//			backend  memory|store|postgres <dsn> {...}|redis <addresses...> {...}
+//			on_error local|allow|deny
+//			timeout  <duration>
+//			headers  ietf|legacy|none
+//		}
 //		targets {
 //			allow <ranges...>
 //			deny  <ranges...>
@@ -91,7 +97,8 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 				"max_size":         number(d, &a.Cache.MaxSize),
 			})
 		},
-		"plugins": list(d, &a.Plugins),
+		"plugins":    list(d, &a.Plugins),
+		"rate_limit": func() error { return a.RateLimit.unmarshalCaddyfile(d) },
 		"targets": func() error {
 			if d.NextArg() {
 				return d.ArgErr()

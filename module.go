@@ -15,6 +15,7 @@
 //     request, for a whole site or as a route's plugin;
 //   - http.handlers.isekai_mirror, copies of a whole site's requests for another
 //     server;
+//   - isekai.rate_limit.backends.store and .postgres, counters that replicas share;
 //   - admin.api.isekai, the admin API on Caddy's admin endpoint.
 package isekai
 
@@ -73,6 +74,10 @@ type App struct {
 	// authentication, isekai_forward_auth.
 	Plugins []string `json:"plugins,omitempty"`
 
+	// Where the counters of the routes' rate limits are kept, and how clients are
+	// told of them.
+	RateLimit RateLimitConfig `json:"rate_limit,omitzero"`
+
 	// Which addresses routes may forward to.
 	Targets TargetsConfig `json:"targets,omitzero"`
 
@@ -96,6 +101,7 @@ type App struct {
 
 	gateway     *gateway.Gateway
 	gatewayKey  string
+	limits      *limits
 	pipelines   *pipeline.Set
 	api         http.Handler
 	unsubscribe func()
@@ -218,6 +224,9 @@ func (a *App) Provision(ctx caddy.Context) error {
 	a.gateway, a.gatewayKey = shared.Gateway, key
 	a.refs.Store(1)
 
+	if a.limits, err = a.openLimits(ctx, cfg.DSN); err != nil {
+		return err
+	}
 	a.pipelines, err = pipeline.NewSet(ctx, pipeline.Options{
 		TTL:             time.Duration(a.Cache.TTL),
 		CleanupInterval: time.Duration(a.Cache.CleanupInterval),
@@ -225,7 +234,8 @@ func (a *App) Provision(ctx caddy.Context) error {
 		Plugins:         a.Plugins,
 		Policy:          policy,
 		DrainTimeout:    time.Duration(a.DrainTimeout),
-		Limiter:         a.gateway.Limiter,
+		Limits:          a.limits,
+		LimitHeaders:    a.RateLimit.Headers,
 		States:          shared.upstreams,
 		Mirror:          a.gateway.Mirror,
 		InFlight:        &a.gateway.InFlight,
@@ -354,10 +364,14 @@ func (a *App) release() error {
 		a.unsubscribe()
 	}
 	leave := func() error {
-		if _, err := gateways.Delete(a.gatewayKey); err != nil {
-			return fmt.Errorf("closing gateway: %w", err)
+		var err error
+		if a.limits != nil {
+			err = a.limits.release()
 		}
-		return nil
+		if _, closing := gateways.Delete(a.gatewayKey); closing != nil {
+			err = errors.Join(err, fmt.Errorf("closing gateway: %w", closing))
+		}
+		return err
 	}
 	if caddy.Exiting() {
 		return leave()

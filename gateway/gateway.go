@@ -1,6 +1,6 @@
 // Package gateway is what outlives a reload of Caddy's configuration: the
-// store, the route table that all handlers match against, the rate limiter's
-// counters, and the workers that keep them current. It knows nothing of Caddy.
+// store, the route table that all handlers match against, and the workers that
+// keep them current. It knows nothing of Caddy.
 package gateway
 
 import (
@@ -17,7 +17,6 @@ import (
 	"github.com/isekai-gateway/isekai/internal/inflight"
 	"github.com/isekai-gateway/isekai/internal/worker"
 	"github.com/isekai-gateway/isekai/mirror"
-	"github.com/isekai-gateway/isekai/ratelimit"
 	"github.com/isekai-gateway/isekai/routing"
 	"github.com/isekai-gateway/isekai/store"
 )
@@ -57,9 +56,6 @@ type Config struct {
 // Gateway holds one store's routes ready for matching. All methods are safe for
 // concurrent use. Make one with Open and end it with Close.
 type Gateway struct {
-	// Limiter holds the counters of the routes' rate limits.
-	Limiter *ratelimit.Limiter
-
 	// Mirror holds the copies of requests that wait for the routes' mirrors.
 	Mirror *mirror.Queue
 
@@ -108,7 +104,6 @@ func Open(cfg Config) (*Gateway, error) {
 		return nil, fmt.Errorf("opening store: %w", err)
 	}
 	g := &Gateway{
-		Limiter:   ratelimit.New(ratelimit.Config{}),
 		Mirror:    mirror.NewQueue(mirror.DefaultLimits(), cfg.Log),
 		cfg:       cfg,
 		store:     st,
@@ -120,7 +115,6 @@ func Open(cfg Config) (*Gateway, error) {
 		syncing:   make(chan struct{}, 1),
 	}
 	g.subscribers.set = make(map[*Subscriber]struct{})
-	g.Limiter.Start()
 	g.workers.Go("store watcher", g.watch)
 	g.workers.Every("store health checker", cfg.HealthInterval, g.checkStore)
 	g.workers.Every("stats collector", cfg.StatsInterval, g.logStats)
@@ -131,7 +125,6 @@ func Open(cfg Config) (*Gateway, error) {
 func (g *Gateway) Close() error {
 	g.workers.Stop()
 	g.Mirror.Close()
-	g.Limiter.Close()
 	if err := g.store.Close(); err != nil {
 		return fmt.Errorf("closing store: %w", err)
 	}

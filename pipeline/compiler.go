@@ -26,7 +26,8 @@ type compiler struct {
 	plugins    []string
 	forwarders *proxy.Registry
 	chains     *caddy.UsagePool
-	limiter    *ratelimit.Limiter
+	limits     ratelimit.Backend
+	headers    ratelimit.HeaderStyle
 	mirrors    *caddy.UsagePool
 	copies     *mirror.Queue
 	inFlight   *inflight.Counts
@@ -164,7 +165,7 @@ func (c *compiler) compile(route *routing.Route) (*Pipeline, error) {
 		return nil, err
 	}
 	if route.RateLimit > 0 {
-		p.limit = newLimit(route, c.limiter)
+		p.limit = newLimit(route, c.limits, c.headers)
 	}
 	if p.mirror, err = c.acquireMirror(route.Route); err != nil {
 		return nil, err

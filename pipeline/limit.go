@@ -20,7 +20,7 @@ const policyName = "route"
 
 // limit is a route's rate limit.
 type limit struct {
-	limiter *ratelimit.Limiter
+	limits  ratelimit.Backend
 	rules   []ratelimit.Rule // exactly one
 	headers *ratelimit.Headers
 	scope   string
@@ -28,10 +28,10 @@ type limit struct {
 }
 
 // newLimit returns the limit of a route that has one.
-func newLimit(route *routing.Route, limiter *ratelimit.Limiter) *limit {
+func newLimit(route *routing.Route, limits ratelimit.Backend, style ratelimit.HeaderStyle) *limit {
 	rule := ratelimit.Rule{Name: policyName, Limit: route.RateLimit, Window: defaultWindow}
 	l := &limit{
-		limiter: limiter,
+		limits: limits,
 		// No revision is part of it, so an edited route keeps what was used.
 		scope: "route:" + strconv.FormatInt(route.ID, 10),
 	}
@@ -44,15 +44,20 @@ func newLimit(route *routing.Route, limiter *ratelimit.Limiter) *limit {
 		}
 	}
 	l.rules = []ratelimit.Rule{rule}
-	l.headers = ratelimit.NewHeaders(ratelimit.HeadersIETF, l.rules)
+	l.headers = ratelimit.NewHeaders(style, l.rules)
 	return l
 }
 
 // admit charges the request, and has the answer tell what is left. It returns
-// an error that matches ratelimit.ErrLimited if there is nothing left.
+// an error that matches ratelimit.ErrLimited if there is nothing left, or
+// ratelimit.ErrUnavailable if that can't be told.
 func (l *limit) admit(w *writer, r *http.Request, repl *caddy.Replacer) error {
-	decisions := []ratelimit.Decision{l.limiter.Allow(l.rules[0], l.scope, l.keyOf(r, repl), 1)}
-	if decisions[0].Allowed {
+	decisions, allowed, err := l.limits.Take(r.Context(), nil, []ratelimit.Charge{{Rule: l.rules[0], Scope: l.scope, Key: l.keyOf(r, repl), Cost: 1}})
+	if err != nil {
+		ratelimit.SetRetryAfter(w.Header(), time.Second)
+		return caddyhttp.Error(http.StatusServiceUnavailable, err)
+	}
+	if allowed {
 		w.onHeader = func(h http.Header) { l.headers.Write(h, decisions) }
 		return nil
 	}

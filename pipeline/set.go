@@ -45,7 +45,10 @@ type Options struct {
 	DrainTimeout time.Duration
 
 	// The counters of the routes' rate limits.
-	Limiter *ratelimit.Limiter
+	Limits ratelimit.Backend
+
+	// How clients are told of the routes' rate limits. Default: HeadersIETF.
+	LimitHeaders ratelimit.HeaderStyle
 
 	// What pools of targets have learned. Nil: a new one.
 	States *proxy.States
@@ -90,6 +93,9 @@ func NewSet(ctx caddy.Context, o Options) (*Set, error) {
 	if o.DrainTimeout == 0 {
 		o.DrainTimeout = DefaultDrainTimeout
 	}
+	if o.LimitHeaders == "" {
+		o.LimitHeaders = ratelimit.HeadersIETF
+	}
 	if o.States == nil {
 		o.States = new(proxy.States)
 	}
@@ -99,7 +105,8 @@ func NewSet(ctx caddy.Context, o Options) (*Set, error) {
 		policy:   o.Policy,
 		plugins:  o.Plugins,
 		chains:   caddy.NewUsagePool(),
-		limiter:  o.Limiter,
+		limits:   o.Limits,
+		headers:  o.LimitHeaders,
 		mirrors:  caddy.NewUsagePool(),
 		copies:   o.Mirror,
 		inFlight: o.InFlight,
