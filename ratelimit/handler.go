@@ -1,6 +1,7 @@
 package ratelimit
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -24,11 +25,11 @@ const clientIPKey = "{http.vars." + caddyhttp.ClientIPVarKey + "}"
 // Handler limits how many requests a key may make in a sliding window. It needs
 // neither routes nor the isekai app.
 //
-// What is used is kept in memory, by zone, and outlives config reloads: a zone
-// whose limit is changed keeps its counters. A refused request is charged to no
+// What is used is kept by zone, in memory or on a server that replicas share, and
+// outlives config reloads: a zone whose limit is changed keeps its counters. A refused request is charged to no
 // rule. It ends in error 429 with Retry-After, for handle_errors to answer.
 //
-// A zone keeps up to a million keys. Beyond that, keys that are idle or have
+// A zone keeps up to a million keys in memory. Beyond that, keys that are idle or have
 // used least make room first, so that a flood of random keys neither grows
 // memory nor frees a key that is being limited.
 //
@@ -69,11 +70,14 @@ type Handler struct {
 	// Count and log, but refuse nothing and send no fields. Default: false.
 	DryRun bool `json:"dry_run,omitempty"`
 
+	SharedConfig
+
 	rules      []Rule
 	byClientIP bool
 	headers    *Headers
-	limiter    *Limiter
-	pooled     bool // the zone's reference is held
+	backend    Backend
+	pooled     bool         // the zone's reference is held
+	release    func() error // gives the backend back, if there is one
 	logger     *zap.Logger
 }
 
@@ -120,7 +124,10 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return fmt.Errorf("taking zone %q: %w", h.Name, err)
 	}
-	h.limiter, h.pooled = limiter, true
+	h.pooled = true
+	if h.backend, h.release, err = h.SharedConfig.Provision(ctx, limiter); err != nil {
+		return fmt.Errorf("zone %s: %w", h.Name, err)
+	}
 	return nil
 }
 
@@ -164,14 +171,30 @@ func (h *Handler) Cleanup() error {
 		return nil
 	}
 	h.pooled = false
-	return releaseZone(h.Name)
+	if h.release == nil {
+		return releaseZone(h.Name)
+	}
+	return errors.Join(h.release(), releaseZone(h.Name))
 }
 
 // ServeHTTP charges the request, and passes it on if all rules admit it.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	fw := &fieldWriter{headers: h.headers}
+	var space [maxRules]Charge
+	charges, key := space[:0], h.requestKey(r)
+	for _, rule := range h.rules {
+		charges = append(charges, Charge{Rule: rule, Scope: h.Name, Key: key, Cost: 1})
+	}
 	var allowed bool
-	fw.decisions, allowed = h.limiter.AllowAll(fw.space[:0], h.rules, h.Name, h.requestKey(r), 1)
+	var err error
+	fw.decisions, allowed, err = h.backend.Take(r.Context(), fw.space[:0], charges)
+	if err != nil {
+		if h.DryRun {
+			return next.ServeHTTP(w, r)
+		}
+		SetRetryAfter(w.Header(), time.Second)
+		return caddyhttp.Error(http.StatusServiceUnavailable, err)
+	}
 	if !allowed {
 		limited := NewLimitedError(h.rules, fw.decisions)
 		h.report(r, limited)
@@ -185,7 +208,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		return next.ServeHTTP(w, r)
 	}
 	fw.ResponseWriter = w
-	err := next.ServeHTTP(fw, r)
+	err = next.ServeHTTP(fw, r)
 	fw.writeFields() // for a response without a body, or an error's
 	return err
 }
