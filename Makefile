@@ -13,6 +13,13 @@ TAGS := nobadger,nomysql,nopgx
 # `bin/caddy version` shows beside Caddy's.
 XCADDY_FLAGS := -trimpath -tags=$(TAGS) -ldflags='-w -s -X github.com/caddyserver/caddy/v2.CustomVersion=isekai-$(VERSION)'
 
+# The client for Redis is a package of this module, which xcaddy asks for by itself.
+# Go first looks whether it is a module, and may only go on when a proxy has answered
+# "not found"; behind a pipe instead of a comma, it goes on after any answer.
+comma := ,
+WITH = --with $(MODULE)@v0.0.0=. --with $(MODULE)/ratelimit/redis@v0.0.0
+PROXIES = $(subst |direct,,$(subst $(comma),|,$(shell $(GO) env GOPROXY)))|off
+
 # Set RACE=1 to run the tests of the gateway under the race detector.
 RACE ?=
 TEST_FLAGS := -tags=$(TAGS) $(if $(RACE),-race)
@@ -34,7 +41,7 @@ help: ## Show this list.
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z0-9-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## Build bin/caddy with xcaddy: Caddy and this module.
-	XCADDY_GO_BUILD_FLAGS="$(XCADDY_FLAGS)" $(GO) tool xcaddy build $(CADDY_VERSION) --with $(MODULE)@v0.0.0=. --output bin/caddy
+	GOPROXY="$(PROXIES)" XCADDY_GO_BUILD_FLAGS="$(XCADDY_FLAGS)" $(GO) tool xcaddy build $(CADDY_VERSION) $(WITH) --output bin/caddy
 
 run: build ## Build, and run Caddyfile.example (HTTP 8080, HTTPS 8443, admin 2019) with .env, if any.
 	bin/caddy run --config $(CONFIG) --adapter caddyfile $(if $(wildcard .env),--envfile .env)

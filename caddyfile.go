@@ -11,7 +11,6 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/dustin/go-humanize"
 
-	"github.com/isekai-gateway/isekai/ratelimit"
 )
 
 func init() {
@@ -58,6 +57,12 @@ func parseGlobalOption(d *caddyfile.Dispenser, earlier any) (any, error) {
 //			flush_interval <duration>
 //		}
 //		plugins <handlers...>
+//		rate_limit {
+//			backend  memory|store|postgres <dsn> {...}|redis <addresses...> {...}
+//			on_error local|allow|deny
+//			timeout  <duration>
+//			headers  ietf|legacy|none
+//		}
 //		targets {
 //			allow <ranges...>
 //			deny  <ranges...>
@@ -70,7 +75,6 @@ func parseGlobalOption(d *caddyfile.Dispenser, earlier any) (any, error) {
 //		drain_timeout   <duration>
 //		max_concurrent  <number>
 //		body_max        <size>
-//		rate_limit_headers ietf|legacy|none
 //	}
 func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next()
@@ -106,6 +110,7 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		},
 		"request_log": func() error { return a.RequestLog.unmarshalCaddyfile(d) },
 		"plugins":     list(d, &a.Plugins),
+		"rate_limit":  func() error { return a.RateLimit.unmarshalCaddyfile(d) },
 		"targets": func() error {
 			if d.NextArg() {
 				return d.ArgErr()
@@ -121,13 +126,6 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		"drain_timeout":   duration(d, &a.DrainTimeout),
 		"max_concurrent":  number(d, &a.MaxConcurrent),
 		"body_max":        size(d, &a.BodyMax),
-		"rate_limit_headers": func() error {
-			style, err := one(d)
-			if a.RateLimitHeaders = ratelimit.HeaderStyle(style); err == nil && !a.RateLimitHeaders.Valid() {
-				err = d.Errf("rate_limit_headers must be ietf, legacy or none, not %q", style)
-			}
-			return err
-		},
 	})
 }
 

@@ -204,7 +204,7 @@ func TestDryRunOfARoute(t *testing.T) {
 
 func TestLimitFieldsOfARoute(t *testing.T) {
 	all := []string{"Ratelimit", "Ratelimit-Policy", "X-Ratelimit-Limit", "X-Ratelimit-Remaining", "X-Ratelimit-Reset"}
-	s := start(t, func(cfg map[string]any) { isekaiApp(cfg)["rate_limit_headers"] = "legacy" })
+	s := start(t, func(cfg map[string]any) { isekaiApp(cfg)["rate_limit"] = map[string]any{"headers": "legacy"} })
 	strict := http.Header{
 		"Ratelimit": {`"up";r=1;t=50`}, "Ratelimit-Policy": {`"up";q=2;w=60`},
 		"X-Ratelimit-Limit": {"2"}, "X-Ratelimit-Remaining": {"1"}, "X-Ratelimit-Reset": {"9000"},

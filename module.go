@@ -18,6 +18,7 @@
 //   - http.handlers.isekai_mirror, copies of a whole site's requests for another
 //     server;
 //   - http.handlers.isekai_admin, the admin API on a site, behind tokens;
+//   - isekai.rate_limit.backends.store and .postgres, counters that replicas share;
 //   - admin.api.isekai, the admin API on Caddy's admin endpoint.
 package isekai
 
@@ -39,7 +40,6 @@ import (
 	"github.com/isekai-gateway/isekai/gateway"
 	"github.com/isekai-gateway/isekai/pipeline"
 	"github.com/isekai-gateway/isekai/proxy"
-	"github.com/isekai-gateway/isekai/ratelimit"
 	"github.com/isekai-gateway/isekai/requestlog"
 	"github.com/isekai-gateway/isekai/store"
 
@@ -78,6 +78,10 @@ type App struct {
 	// authentication, isekai_forward_auth.
 	Plugins []string `json:"plugins,omitempty"`
 
+	// Where the counters of the routes' rate limits are kept, and how clients are
+	// told of them.
+	RateLimit RateLimitConfig `json:"rate_limit,omitzero"`
+
 	// Which addresses routes may forward to.
 	Targets TargetsConfig `json:"targets,omitzero"`
 
@@ -106,14 +110,9 @@ type App struct {
 	// say otherwise; larger ones are answered 413. Default: 0, no bound.
 	BodyMax int64 `json:"body_max,omitempty"`
 
-	// Which response fields tell clients about rate limits, for routes whose
-	// limits.headers does not say otherwise: `ietf` is RateLimit-Policy and RateLimit
-	// (draft-ietf-httpapi-ratelimit-headers-11), `legacy` is X-RateLimit-Limit,
-	// -Remaining and -Reset (in seconds from now), `none` is none. Default: `ietf`.
-	RateLimitHeaders ratelimit.HeaderStyle `json:"rate_limit_headers,omitempty"`
-
 	gateway     *gateway.Gateway
 	gatewayKey  string
+	limits      *limits
 	pipelines   *pipeline.Set
 	verifier    *auth.Verifier
 	api         http.Handler
@@ -261,9 +260,12 @@ func (a *App) Provision(ctx caddy.Context) error {
 	a.gateway, a.gatewayKey = shared.Gateway, key
 	a.refs.Store(1)
 
+	if a.limits, err = a.openLimits(ctx, cfg.DSN); err != nil {
+		return err
+	}
 	a.verifier, err = auth.New(a.Auth, auth.Options{
 		Credentials: a.gateway.Credentials,
-		Guesses:     a.gateway.Limiter,
+		Guesses:     a.gateway.Guesses,
 		Logger:      a.logger.Named("auth"),
 	})
 	if err != nil {
@@ -276,8 +278,8 @@ func (a *App) Provision(ctx caddy.Context) error {
 		Plugins:         a.Plugins,
 		Policy:          policy,
 		DrainTimeout:    time.Duration(a.DrainTimeout),
-		Limits:          a.gateway.Limiter,
-		LimitHeaders:    a.RateLimitHeaders,
+		Limits:          a.limits,
+		LimitHeaders:    a.RateLimit.Headers,
 		Decisions:       &a.gateway.Decisions,
 		States:          shared.upstreams,
 		Mirror:          a.gateway.Mirror,
@@ -326,9 +328,6 @@ func (a *App) validate() error {
 	}
 	if sample := a.RequestLog.Sample; sample != nil && (*sample <= 0 || *sample > 1) {
 		return errors.New("request_log.sample must be above 0 and at most 1; for none, set request_log.off")
-	}
-	if a.RateLimitHeaders != "" && !a.RateLimitHeaders.Valid() {
-		return fmt.Errorf("rate_limit_headers must be ietf, legacy or none, not %q", a.RateLimitHeaders)
 	}
 	return pipeline.CheckAllowList(a.plugins())
 }
@@ -431,10 +430,14 @@ func (a *App) release() error {
 		a.unsubscribe()
 	}
 	leave := func() error {
-		if _, err := gateways.Delete(a.gatewayKey); err != nil {
-			return fmt.Errorf("closing gateway: %w", err)
+		var err error
+		if a.limits != nil {
+			err = a.limits.release()
 		}
-		return nil
+		if _, closing := gateways.Delete(a.gatewayKey); closing != nil {
+			err = errors.Join(err, fmt.Errorf("closing gateway: %w", closing))
+		}
+		return err
 	}
 	if caddy.Exiting() {
 		return leave()

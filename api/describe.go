@@ -73,7 +73,7 @@ var limitsFields = map[string]field{
 	"cost":    {doc: "How many units a request costs, at most the limit. Default: 1.", byDefault: 1, min: 1, max: ratelimit.MaxCost},
 	"rules":   {doc: "Further limits. A request must be within rate_limit, which is the rule \"route\", and within all of them; one that is not is charged to none. Default: none.", maxCount: store.MaxLimitRules},
 	"dry_run": {doc: "Whether requests over rate_limit or a rule are only reported: in the log, in a metric and in the placeholder {http.isekai.limited}. Clients are told nothing. Default: false.", byDefault: false},
-	"headers": {doc: "Which response fields tell clients about their limits: ietf (RateLimit and RateLimit-Policy), legacy (X-RateLimit-*) or none. Default: the app's rate_limit_headers, which is ietf unless it is set.",
+	"headers": {doc: "Which response fields tell clients about their limits: ietf (RateLimit and RateLimit-Policy), legacy (X-RateLimit-*) or none. Default: the app's rate_limit.headers, which is ietf unless it is set.",
 		enum: []any{"ietf", "legacy", "none"}},
 	"body_max": {doc: "The most bytes of a request's body, -1 for no bound; a larger one is answered 413. Default: 0, which leaves it to the app's body_max.",
 		byDefault: 0, example: 10_000_000, min: store.NoBodyMax, max: store.MaxBodyMax},

@@ -101,6 +101,9 @@ func NewSet(ctx caddy.Context, o Options) (*Set, error) {
 	if o.DrainTimeout == 0 {
 		o.DrainTimeout = DefaultDrainTimeout
 	}
+	if o.LimitHeaders == "" {
+		o.LimitHeaders = ratelimit.HeadersIETF
+	}
 	if o.States == nil {
 		o.States = new(proxy.States)
 	}

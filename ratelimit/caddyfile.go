@@ -42,6 +42,9 @@ func parseCaddyfile(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error)
 //		cost    <units>
 //		headers ietf|legacy|none
 //		dry_run
+//		backend  memory|store|postgres <dsn> {...}|redis <addresses...> {...}
+//		on_error local|allow|deny
+//		timeout  <duration>
 //	}
 //
 // Every request must be within the limit and all rules; at least one of them is
@@ -99,7 +102,13 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			}
 			h.Rules = append(h.Rules, rule)
 		default:
-			return d.Errf("unrecognized option: %s", option)
+			known, err := h.UnmarshalOption(d)
+			if err != nil {
+				return err
+			}
+			if !known {
+				return d.Errf("unrecognized option: %s", option)
+			}
 		}
 	}
 	if h.Limit == 0 && len(h.Rules) == 0 {

@@ -9,8 +9,9 @@ import (
 // ErrLimited is what every error about a request over its limit matches.
 var ErrLimited = errors.New("rate limit exceeded")
 
-// ErrUnavailable says that a Backend did not answer, so that it is not known whether
-// a request is within its limits. What it wraps is not for clients.
+// ErrUnavailable says that a Backend did not answer, so that it is not known whether a
+// request is within its limits. It is temporary: answer 503 with Retry-After. What it
+// wraps is not for clients.
 var ErrUnavailable = errors.New("the rate limit cannot be checked")
 
 // LimitedError tells which limits a request is over. It matches ErrLimited.

@@ -2,6 +2,7 @@ package ratelimit
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -18,11 +19,11 @@ func init() { caddy.RegisterModule(new(Handler)) }
 // Handler limits how many requests a key may make in a sliding window. It needs
 // neither routes nor the isekai app.
 //
-// What is used is kept in memory, by zone, and outlives config reloads: a zone
-// whose limit is changed keeps its counters. A refused request is charged to no
+// What is used is kept by zone, in memory or on a server that replicas share, and
+// outlives config reloads: a zone whose limit is changed keeps its counters. A refused request is charged to no
 // rule. It ends in error 429 with Retry-After, for handle_errors to answer.
 //
-// A zone keeps up to a million keys. Beyond that, keys that are idle or have
+// A zone keeps up to a million keys in memory. Beyond that, keys that are idle or have
 // used least make room first, so that a flood of random keys neither grows
 // memory nor frees a key that is being limited.
 //
@@ -67,12 +68,15 @@ type Handler struct {
 	// Count and log, but refuse nothing and send no fields. Default: false.
 	DryRun bool `json:"dry_run,omitempty"`
 
+	SharedConfig
+
 	rules   []Rule
 	charges []Charge // one for each rule, but for its key
 	keys    []Key    // one for each rule
 	headers *Headers
-	limiter *Limiter
-	pooled  bool // the zone's reference is held
+	backend Backend
+	pooled  bool         // the zone's reference is held
+	release func() error // gives the backend back, if there is one
 	logger  *zap.Logger
 }
 
@@ -128,7 +132,10 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return fmt.Errorf("taking zone %q: %w", h.Name, err)
 	}
-	h.limiter, h.pooled = limiter, true
+	h.pooled = true
+	if h.backend, h.release, err = h.SharedConfig.Provision(ctx, limiter); err != nil {
+		return fmt.Errorf("zone %s: %w", h.Name, err)
+	}
 	return nil
 }
 
@@ -183,7 +190,10 @@ func (h *Handler) Cleanup() error {
 		return nil
 	}
 	h.pooled = false
-	return releaseZone(h.Name)
+	if h.release == nil {
+		return releaseZone(h.Name)
+	}
+	return errors.Join(h.release(), releaseZone(h.Name))
 }
 
 // ServeHTTP charges the request, and passes it on if all rules admit it.
@@ -198,7 +208,15 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		}
 	}
 	var allowed bool
-	fw.decisions, allowed, _ = h.limiter.Take(r.Context(), fw.space[:0], charges) // memory never fails
+	var err error
+	fw.decisions, allowed, err = h.backend.Take(r.Context(), fw.space[:0], charges)
+	if err != nil {
+		if h.DryRun {
+			return next.ServeHTTP(w, r)
+		}
+		SetRetryAfter(w.Header(), time.Second)
+		return caddyhttp.Error(http.StatusServiceUnavailable, err)
+	}
 	if !allowed {
 		limited := NewLimitedError(h.rules, fw.decisions)
 		h.report(r, limited)
@@ -212,7 +230,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		return next.ServeHTTP(w, r)
 	}
 	fw.ResponseWriter = w
-	err := next.ServeHTTP(fw, r)
+	err = next.ServeHTTP(fw, r)
 	fw.writeFields() // for a response without a body, or an error's
 	return err
 }

@@ -99,7 +99,7 @@ type Decision struct {
 
 	// RetryAfter is how long it takes until the same request is admitted if
 	// nothing else is charged. It is 0 if the request is admitted, and at most
-	// one window. A cost above the limit is never admitted; RetryAfter is then
+	// one window, with a shared backend two. A cost above the limit is never admitted; RetryAfter is then
 	// the time until the key has its whole limit back, at least 1 ns.
 	RetryAfter time.Duration
 }

@@ -152,7 +152,7 @@ type Limits struct {
 
 	// Which response fields tell clients about their limits: "ietf" (RateLimit and
 	// RateLimit-Policy), "legacy" (X-RateLimit-*) or "none". Default: the isekai
-	// app's rate_limit_headers.
+	// app's rate_limit.headers.
 	Headers string `json:"headers,omitempty"`
 
 	// The most bytes of a request's body, up to 1,099,511,627,776 (1 TiB); -1 means
