@@ -146,8 +146,8 @@ func NewSet(ctx caddy.Context, o Options) (*Set, error) {
 	return s, nil
 }
 
-// Get returns the pipeline of a route, compiling it on first use. The caller
-// must Release it. A route that can't be compiled has a pipeline too, whose
+// Get returns the pipeline of a route, compiling it on first use, even if ctx is
+// done. The caller must Release it. A route that can't be compiled has a pipeline too, whose
 // Serve answers with the reason, so that it isn't tried anew on every request.
 func (s *Set) Get(ctx context.Context, route *routing.Route) (*Pipeline, error) {
 	for {
@@ -156,6 +156,13 @@ func (s *Set) Get(ctx context.Context, route *routing.Route) (*Pipeline, error) 
 			// The configuration is being replaced, and this request came before
 			// that. It gets a pipeline of its own.
 			return s.build(ctx, route)
+		}
+		if err != nil && ctx.Err() != nil {
+			// The client has left, and its request counts all the same: otherwise
+			// one that resets its streams at once would get around rate limits for
+			// as long as nobody else has the route compiled.
+			ctx = context.WithoutCancel(ctx)
+			continue
 		}
 		if err != nil {
 			return nil, fmt.Errorf("getting pipeline: %w", err)
