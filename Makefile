@@ -1,5 +1,6 @@
-# `make help` lists the targets. Nothing but Go (see go.mod for the version), git
-# and a POSIX shell is needed; what else a target uses, Go downloads.
+# `make help` lists the targets. Nothing but Go (see go.mod for the version), git,
+# a POSIX shell and, for tests, redis-server is needed; what else a target uses, Go
+# downloads.
 
 CADDY_VERSION    := v2.11.9
 GOLANGCI_VERSION := v2.15.0

@@ -262,3 +262,20 @@ func TestSharedLimitOnError(t *testing.T) {
 		}
 	})
 }
+
+// TestSharedZone has two gateways share the limit of a site, in the app's store.
+func TestSharedZone(t *testing.T) {
+	t.Parallel()
+	set := settings{dsn: pgtest.New(t), site: "isekai_rate_limit 5 24h {\n name site\n backend store\n timeout 30s\n on_error deny\n}"}
+	gateways := []*gateway{startGateway(t, set), startGateway(t, set)}
+	statuses := make(map[int]int)
+	for i := range 12 {
+		statuses[gateways[i%2].send(http.MethodGet, "/missing").status]++
+	}
+	if statuses[http.StatusNotFound] != 5 || statuses[http.StatusTooManyRequests] != 7 {
+		t.Errorf("the statuses are %v, want 5 that are admitted and 7 refused", statuses)
+	}
+	if results, up, err := gateways[0].sharedResults(); err != nil || !up || results["ok"] != 6 {
+		t.Errorf("up is %v and the metrics are %v, %v", up, results, err)
+	}
+}

@@ -36,8 +36,8 @@ func open(t *testing.T, edit func(*redis.Options), addresses ...string) *redis.B
 	return b
 }
 
-// miniredis answers CLUSTER commands, as a cluster of one. A real single server, and
-// the one step it takes for several keys, are for the e2e tests.
+// miniredis answers CLUSTER commands as a cluster of one does, so this tests how calls
+// are split. Single servers and real clusters are tested below.
 func TestBackend(t *testing.T) {
 	t.Parallel()
 	backendtest.Run(t, func(t *testing.T) (ratelimit.Backend, backendtest.Clock) {
