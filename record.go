@@ -32,6 +32,9 @@ func (a *App) record(r *http.Request, route *routing.Route, x *pipeline.Exchange
 		CreatedAt: began,
 	}
 	rec.BytesIn, rec.BytesOut = x.Bytes()
+	if who := x.Identity(); who != nil {
+		rec.Consumer = who.Name
+	}
 	if route != nil {
 		rec.RouteID = route.ID
 	} else {
