@@ -382,6 +382,7 @@ func TestCertificateAuth(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		req.Host = "localhost" // as in the handshake, which Caddy asks for here
 		res, err := transport.RoundTrip(req)
 		if err != nil {
 			return 0, ""
