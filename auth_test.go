@@ -2,8 +2,10 @@ package isekai_test
 
 import (
 	"bufio"
+	"crypto/tls"
 	"encoding/base64"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"io"
 	"net"
@@ -16,6 +18,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/crypto/bcrypt"
+
+	"github.com/isekai-gateway/isekai/internal/certtest"
 )
 
 // keyOf makes a consumer with a key, and returns the key and its public id.
@@ -139,6 +143,13 @@ func TestRouteAuth(t *testing.T) {
 		if got.Header.Get("X-Api-Key") != key || got.Header.Get("Authorization") != basicOf("a", "b") {
 			t.Errorf("the upstream saw %v", got.Header)
 		}
+	})
+
+	t.Run("the request log names the caller", func(t *testing.T) {
+		eventually(t, "alice is in the log", func() bool {
+			res := s.do("GET", s.admin+"/api/logs?consumer=alice", "")
+			return res.StatusCode == http.StatusOK && strings.Contains(res.body, `"consumer":"alice"`) && !strings.Contains(res.body, key)
+		})
 	})
 
 	t.Run("a key stops with its consumer", func(t *testing.T) {
@@ -334,6 +345,69 @@ func TestNothingSecretIsShown(t *testing.T) {
 	}
 	if !strings.Contains(config, "{env.TEST_JWT_SECRET}") || !strings.Contains(string(log), "credentials refused") {
 		t.Error("there was nothing to look for")
+	}
+}
+
+// TestCertificateAuth has clients with certificates come to sites that verify them, and
+// to one that only asks for them.
+func TestCertificateAuth(t *testing.T) {
+	ours, strangers := certtest.NewAuthority(t, "ours"), certtest.NewAuthority(t, "strangers")
+	server := ours.Valid("localhost")
+	site := func(mode string) func(map[string]any) {
+		return func(cfg map[string]any) {
+			isekaiApp(cfg)["auth"] = map[string]any{"mtls": true}
+			cfg["apps"].(map[string]any)["tls"] = map[string]any{"certificates": map[string]any{"load_pem": []any{
+				map[string]any{"certificate": server.Certificate, "key": server.Key},
+			}}}
+			authentication := map[string]any{"mode": mode}
+			if mode != "request" {
+				block, _ := pem.Decode([]byte(ours.PEM))
+				authentication["ca"] = map[string]any{"provider": "inline", "trusted_ca_certs": []any{base64.StdEncoding.EncodeToString(block.Bytes)}}
+			}
+			siteOf(cfg)["tls_connection_policies"] = []any{map[string]any{"client_authentication": authentication}}
+			siteOf(cfg)["automatic_https"] = map[string]any{"disable": true}
+		}
+	}
+	s, upstream := start(t, site("verify_if_given")), echo(t)
+	s.create(route{"path": "/*", "target_url": upstream.URL, "auth": map[string]any{"any": []any{"mtls"}}})
+	get := func(by *certtest.Authority) (int, string) {
+		client := &tls.Config{RootCAs: ours.Pool, ServerName: "localhost"}
+		if by != nil {
+			certificate := by.Valid("client.test").TLS(t)
+			client.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &certificate, nil }
+		}
+		transport := &http.Transport{TLSClientConfig: client, ForceAttemptHTTP2: true}
+		defer transport.CloseIdleConnections()
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, strings.Replace(s.site, "http:", "https:", 1)+"/x", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Host = "localhost" // as in the handshake, which Caddy asks for here
+		res, err := transport.RoundTrip(req)
+		if err != nil {
+			return 0, ""
+		}
+		defer res.Body.Close()
+		var got seen
+		_ = json.NewDecoder(res.Body).Decode(&got)
+		return res.StatusCode, got.Header.Get("X-Auth-Method") + " " + got.Header.Get("X-Consumer-Name")
+	}
+	if status, who := get(ours); status != http.StatusOK || who != "mtls client.test" {
+		t.Errorf("verified: %d %s", status, who)
+	}
+	if status, _ := get(nil); status != http.StatusUnauthorized {
+		t.Errorf("none: %d", status)
+	}
+	if status, _ := get(strangers); status != 0 {
+		t.Errorf("a stranger's: %d", status)
+	}
+	if err := s.load(site("request")); err != nil {
+		t.Fatal(err)
+	}
+	for name, by := range map[string]*certtest.Authority{"ours": ours, "a stranger's": strangers} {
+		if status, _ := get(by); status != http.StatusUnauthorized {
+			t.Errorf("%s, not verified: %d", name, status)
+		}
 	}
 }
 

@@ -32,13 +32,13 @@ func (a *App) record(r *http.Request, route *routing.Route, x *pipeline.Exchange
 		CreatedAt: began,
 	}
 	rec.BytesIn, rec.BytesOut = x.Bytes()
+	if who := x.Identity(); who != nil {
+		rec.Consumer = who.Name
+	}
 	if route != nil {
 		rec.RouteID = route.ID
 	} else {
 		rec.Path = r.URL.EscapedPath()
-	}
-	if id := x.Identity(); id != nil {
-		rec.Consumer = id.Name
 	}
 	if err != nil {
 		// Caddy's own text would have a random id and a source line.

@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -96,7 +97,7 @@ func (p *Policy) Authenticate(r *http.Request, repl *caddy.Replacer) (*Identity,
 		p.verifier.tell(r.Header, repl, id)
 		return id, nil
 	}
-	if p.anonymous && err == ErrNoCredentials { //nolint:errorlint // not what wraps it
+	if p.anonymous && errors.Is(err, ErrNoCredentials) {
 		return nil, nil
 	}
 	_, token := a.bearer()
