@@ -1,5 +1,6 @@
-# `make help` lists the targets. Nothing but Go (see go.mod for the version), git
-# and a POSIX shell is needed; what else a target uses, Go downloads.
+# `make help` lists the targets. Nothing but Go (see go.mod for the version), git,
+# a POSIX shell and, for tests, redis-server is needed; what else a target uses, Go
+# downloads.
 
 CADDY_VERSION    := v2.11.9
 GOLANGCI_VERSION := v2.15.0
@@ -13,6 +14,13 @@ TAGS := nobadger,nomysql,nopgx
 # `bin/caddy version` shows beside Caddy's.
 XCADDY_FLAGS := -trimpath -tags=$(TAGS) -ldflags='-w -s -X github.com/caddyserver/caddy/v2.CustomVersion=isekai-$(VERSION)'
 
+# The client for Redis is a package of this module, which xcaddy asks for by itself.
+# Go first looks whether it is a module, and may only go on when a proxy has answered
+# "not found"; behind a pipe instead of a comma, it goes on after any answer.
+comma := ,
+WITH = --with $(MODULE)@v0.0.0=. --with $(MODULE)/ratelimit/redis@v0.0.0
+PROXIES = $(subst |direct,,$(subst $(comma),|,$(shell $(GO) env GOPROXY)))|off
+
 # Set RACE=1 to run the tests of the gateway under the race detector.
 RACE ?=
 TEST_FLAGS := -tags=$(TAGS) $(if $(RACE),-race)
@@ -20,18 +28,21 @@ TEST_FLAGS := -tags=$(TAGS) $(if $(RACE),-race)
 # How long `make fuzz` spends on each fuzz test.
 FUZZTIME ?= 20s
 
+# How often `make bench-limiter` measures everything.
+ROUNDS ?= 5
+
 CONFIG ?= Caddyfile.example
 GO     ?= go
 LINT   := $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help build run validate test test-race test-go test-e2e fuzz bench lint libc-check fmt clean
+.PHONY: help build run validate test test-race test-go test-e2e fuzz bench bench-limiter lint libc-check fmt clean
 
 help: ## Show this list.
-	@awk 'BEGIN { FS = ":.*## " } /^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z0-9-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## Build bin/caddy with xcaddy: Caddy and this module.
-	XCADDY_GO_BUILD_FLAGS="$(XCADDY_FLAGS)" $(GO) tool xcaddy build $(CADDY_VERSION) --with $(MODULE)@v0.0.0=. --output bin/caddy
+	GOPROXY="$(PROXIES)" XCADDY_GO_BUILD_FLAGS="$(XCADDY_FLAGS)" $(GO) tool xcaddy build $(CADDY_VERSION) $(WITH) --output bin/caddy
 
 run: build ## Build, and run Caddyfile.example (HTTP 8080, HTTPS 8443, admin 2019) with .env, if any.
 	bin/caddy run --config $(CONFIG) --adapter caddyfile $(if $(wildcard .env),--envfile .env)
@@ -45,8 +56,9 @@ test: test-go test-e2e ## Run all tests. PostgreSQL is found on this machine or 
 test-race: ## Run all tests, those of the packages under the race detector (needs a C compiler).
 	$(MAKE) test RACE=1
 
-test-go: ## Run the tests of the packages.
+test-go: ## Run the tests of the packages, and those of what measures them.
 	$(GO) test $(TEST_FLAGS) -timeout 20m ./...
+	cd bench && $(GO) test $(TEST_FLAGS) ./...
 
 test-e2e: ## Run the tests that drive a built binary: ISEKAI_E2E_BINARY, or one they build.
 	cd e2e && $(GO) test -tags=$(TAGS) -count=1 -timeout 20m ./...
@@ -62,11 +74,16 @@ fuzz: ## Run every fuzz test for FUZZTIME (20s).
 bench: ## Run the benchmarks of the packages.
 	$(GO) test -tags=$(TAGS) -run '^$$' -bench . -benchmem ./...
 
+bench-limiter: ## Measure the rate limiter against others into bench/RESULTS.md (some minutes).
+	cd bench && $(GO) run -tags=$(TAGS) ./limiter -rounds $(ROUNDS)
+
 lint: libc-check ## Run go vet and golangci-lint, which is compiled on first use.
 	$(GO) vet -tags=$(TAGS) ./...
 	cd e2e && $(GO) vet -tags=$(TAGS) ./...
+	cd bench && $(GO) vet -tags=$(TAGS) ./... && $(GO) build -tags=$(TAGS) ./...
 	$(LINT) run ./...
 	cd e2e && $(LINT) run --config ../.golangci.yml ./...
+	cd bench && $(LINT) run --config ../.golangci.yml ./...
 
 # SQLite is C compiled to Go against one version of its C library and is known to
 # crash with any other.

@@ -58,6 +58,7 @@ func (a *App) newAPI() http.Handler {
 	return api.New(api.Config{
 		Gateway:   a.gateway,
 		Check:     a.pipelines.Validate,
+		Limits:    a.limits,
 		Upstreams: a.pipelines.Upstreams,
 		Version:   version(),
 		Log:       func() *zap.Logger { return caddy.Log().Named("isekai.admin") },

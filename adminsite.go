@@ -150,7 +150,7 @@ const adminRealm = `Bearer realm="isekai admin"`
 // authenticate returns the token of a request, or how to refuse it.
 func (s *AdminSite) authenticate(r *http.Request) (*store.AdminToken, *adminRefusal) {
 	client := []ratelimit.Charge{{Rule: guesses, Scope: guessScope, Key: ratelimit.ClientKey(clientIP(r))}}
-	limiter := s.app.gateway.Limiter
+	limiter := s.app.gateway.Guesses
 	var space [1]ratelimit.Decision
 	if d, err := limiter.Peek(r.Context(), space[:0], client); err == nil && d[0].Remaining == 0 {
 		return nil, &adminRefusal{status: http.StatusTooManyRequests, detail: "too many wrong tokens", retryAfter: d[0].Reset}

@@ -10,6 +10,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/dustin/go-humanize"
+
 )
 
 func init() {
@@ -56,6 +57,12 @@ func parseGlobalOption(d *caddyfile.Dispenser, earlier any) (any, error) {
 //			flush_interval <duration>
 //		}
 //		plugins <handlers...>
+//		rate_limit {
+//			backend  memory|store|postgres <dsn> {...}|redis <addresses...> {...}
+//			on_error local|allow|deny
+//			timeout  <duration>
+//			headers  ietf|legacy|none
+//		}
 //		targets {
 //			allow <ranges...>
 //			deny  <ranges...>
@@ -103,6 +110,7 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		},
 		"request_log": func() error { return a.RequestLog.unmarshalCaddyfile(d) },
 		"plugins":     list(d, &a.Plugins),
+		"rate_limit":  func() error { return a.RateLimit.unmarshalCaddyfile(d) },
 		"targets": func() error {
 			if d.NextArg() {
 				return d.ArgErr()

@@ -46,6 +46,14 @@ func TestCaddyfileApp(t *testing.T) {
 			flush_interval 2s
 		}
 		plugins headers rewrite
+		rate_limit {
+			backend postgres {env.LIMITS_URL} {
+				max_conns 4
+			}
+			on_error deny
+			timeout 20ms
+			headers legacy
+		}
 		targets {
 			allow 10.0.0.0/8 192.168.1.1
 			deny 10.1.0.0/16
@@ -71,8 +79,12 @@ func TestCaddyfileApp(t *testing.T) {
 		"request_log": map[string]any{
 			"sample": 0.5, "retention": 30 * 86400 * second, "queue": 1000.0, "batch": 100.0, "flush_interval": 2 * second,
 		},
-		"cache":           map[string]any{"ttl": 600 * second, "cleanup_interval": 30 * second, "max_size": 500.0},
-		"plugins":         []any{"headers", "rewrite"},
+		"cache":   map[string]any{"ttl": 600 * second, "cleanup_interval": 30 * second, "max_size": 500.0},
+		"plugins": []any{"headers", "rewrite"},
+		"rate_limit": map[string]any{
+			"backend":  map[string]any{"name": "postgres", "dsn": "{env.LIMITS_URL}", "max_conns": 4.0},
+			"on_error": "deny", "timeout": second / 50, "headers": "legacy",
+		},
 		"targets":         map[string]any{"allow": []any{"10.0.0.0/8", "192.168.1.1"}, "deny": []any{"10.1.0.0/16"}},
 		"health_interval": 10 * second,
 		"stats_interval":  86400 * second,
@@ -117,6 +129,10 @@ func TestCaddyfileErrorsNameTheirLine(t *testing.T) {
 	t.Parallel()
 	app := func(lines string) string { return "{\n\tisekai {\n" + lines + "\n\t}\n}" }
 	tests := map[string]struct{ caddyfile, want string }{
+		"unknown limit style": {app("\t\trate_limit {\n\t\t\theaders loud\n\t\t}"), `headers "loud": must be ietf, legacy or none, at Caddyfile:4`},
+		"no backend":          {app("\t\trate_limit {\n\t\t\tbackend etcd\n\t\t}"), `unknown rate limit backend "etcd": must be memory, store, postgres or redis, at Caddyfile:4`},
+		"redis not built in":  {app("\t\trate_limit {\n\t\t\tbackend redis a:1\n\t\t}"), "rate limit backend redis is not built in"},
+		"two backends":        {app("\t\trate_limit {\n\t\t\tbackend store\n\t\t\tbackend store\n\t\t}"), "option backend stands twice"},
 		"unknown option":      {app("\t\tdns x"), "unrecognized option: dns, at Caddyfile:3"},
 		"unknown in a block":  {app("\t\tcache {\n\t\t\tsize 5\n\t\t}"), "unrecognized option: size, at Caddyfile:4"},
 		"argument of isekai":  {"{\n\tisekai on\n}", "at Caddyfile:2"},
@@ -158,6 +174,10 @@ func TestBadSettingsAreRefused(t *testing.T) {
 		"negative size":   {func(cfg map[string]any) { isekaiApp(cfg)["body_max"] = -1 }, "body_max must not be negative"},
 		"negative time":   {func(cfg map[string]any) { isekaiApp(cfg)["drain_timeout"] = -1 }, "drain_timeout must not be negative"},
 		"bad DSN":         {func(cfg map[string]any) { isekaiApp(cfg)["store"] = route{"dsn": "mysql://x"} }, "opening store"},
+		"bad backend":     {func(cfg map[string]any) { isekaiApp(cfg)["rate_limit"] = route{"backend": route{"name": "etcd"}} }, "rate_limit: unknown rate limit backend"},
+		"not shared":      {func(cfg map[string]any) { isekaiApp(cfg)["rate_limit"] = route{"backend": route{"name": "store"}} }, "needs a store in PostgreSQL"},
+		"bad on_error":    {func(cfg map[string]any) { isekaiApp(cfg)["rate_limit"] = route{"on_error": "x"} }, "rate_limit: on_error"},
+		"bad limit style": {func(cfg map[string]any) { isekaiApp(cfg)["rate_limit"] = route{"headers": "x"} }, "rate_limit.headers"},
 		"missing seed":    {func(cfg map[string]any) { isekaiApp(cfg)["seed"] = "/no/such/file" }, "reading seed file"},
 		"handler, no app": {func(cfg map[string]any) { delete(cfg["apps"].(map[string]any), "isekai") }, "needs the isekai app"},
 		"bad health path": {func(cfg map[string]any) {

@@ -65,7 +65,7 @@ func problemOf(err error, status int) problem {
 	if limited, ok := errors.AsType[*ratelimit.LimitedError](err); ok {
 		p.Type, p.Violated = quotaExceeded, limited.Policies
 	}
-	if isShed(err) {
+	if isShed(err) || errors.Is(err, ratelimit.ErrUnavailable) {
 		p.Type = reducedCapacity
 	}
 	for _, known := range public {
@@ -85,6 +85,8 @@ func problemOf(err error, status int) problem {
 		p.Detail = pipeline.ErrBadBody.Error()
 	case errors.Is(err, pipeline.ErrBroken):
 		p.Detail = "the route can't be served; the gateway's log says why"
+	case errors.Is(err, ratelimit.ErrUnavailable):
+		p.Detail = ratelimit.ErrUnavailable.Error()
 	case errors.Is(err, forwardauth.ErrUnavailable):
 		p.Detail = forwardauth.ErrUnavailable.Error()
 	case status == http.StatusGatewayTimeout:
@@ -152,7 +154,8 @@ func isOurs(err error) bool {
 // isState reports whether err is a state of the gateway or of an upstream, which is
 // told elsewhere and comes in floods.
 func isState(err error) bool {
-	return errors.Is(err, errNotReady) || isShed(err) || errors.Is(err, proxy.ErrNoTarget) || errors.Is(err, auth.ErrUnavailable)
+	return errors.Is(err, errNotReady) || isShed(err) || errors.Is(err, proxy.ErrNoTarget) ||
+		errors.Is(err, auth.ErrUnavailable) || errors.Is(err, ratelimit.ErrUnavailable)
 }
 
 func writeJSON(w http.ResponseWriter, contentType string, status int, value any) error {

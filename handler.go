@@ -34,6 +34,7 @@ func init() {
 // `{http.isekai.route}` | The matched route's id
 // `{http.isekai.route_name}` | Its name
 // `{http.isekai.request_id}` | The request's id, as sent in X-Request-Id
+// `{http.isekai.limited}` | The names of the rate limits that the request is over, separated by commas, also with limits.dry_run; empty if it is over none
 // `{http.isekai.param.*}` | The value of a path parameter, decoded
 type Handler struct {
 	// Whether a request that no route matches goes to the next handler instead of

@@ -7,13 +7,14 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/isekai-gateway/isekai/proxy"
+	"github.com/isekai-gateway/isekai/ratelimit"
 	"github.com/isekai-gateway/isekai/requestlog"
 )
 
 // upstreamLabels name a target in metrics.
 var upstreamLabels = []string{"pool", "upstream"}
 
-// The metrics of pools of targets, as /api/upstreams has them.
+// The metrics of pools of targets, as /api/upstreams has them, and of rate limits.
 var (
 	upstreamHealthy = prometheus.NewDesc("isekai_upstream_healthy",
 		"Whether a target may get requests: 1 if its checks pass and its circuit breaker is not open, else 0.", upstreamLabels, nil)
@@ -31,6 +32,8 @@ var (
 		"Further tries of requests to a pool of targets.", []string{"pool"}, nil)
 	upstreamRetriesDenied = prometheus.NewDesc("isekai_upstream_retries_denied_total",
 		"Further tries of requests that a pool's retry budget did not allow.", []string{"pool"}, nil)
+	rateLimitDecisions = prometheus.NewDesc("isekai_ratelimit_decisions_total",
+		"Requests to routes with rate limits: allowed, limited (answered 429), or, if the route only reports, over a limit (dry_run).", []string{"decision"}, nil)
 )
 
 // The metrics of the request log.
@@ -45,8 +48,9 @@ var (
 
 // collector reads the metrics of one configuration when they are asked for.
 type collector struct {
-	pools func() []proxy.PoolStatus
-	log   func() requestlog.Stats
+	pools     func() []proxy.PoolStatus
+	log       func() requestlog.Stats
+	decisions *ratelimit.Tally
 }
 
 // registerMetrics adds the app's metrics to those of its configuration.
@@ -58,7 +62,7 @@ func registerMetrics(ctx caddy.Context, c collector) error {
 func (collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		upstreamHealthy, upstreamChanges, upstreamRequests, upstreamFailures, upstreamInFlight,
-		upstreamBreakerOpened, upstreamRetries, upstreamRetriesDenied,
+		upstreamBreakerOpened, upstreamRetries, upstreamRetriesDenied, rateLimitDecisions,
 		logQueued, logWritten, logDropped,
 	} {
 		ch <- d
@@ -71,6 +75,10 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	ch <- prometheus.MustNewConstMetric(logQueued, prometheus.GaugeValue, float64(log.Queued))
 	ch <- prometheus.MustNewConstMetric(logWritten, prometheus.CounterValue, float64(log.Written))
 	ch <- prometheus.MustNewConstMetric(logDropped, prometheus.CounterValue, float64(log.Dropped))
+	decisions := c.decisions.Snapshot()
+	for decision, n := range map[string]uint64{"allowed": decisions.Allowed, "limited": decisions.Limited, "dry_run": decisions.DryRun} {
+		ch <- prometheus.MustNewConstMetric(rateLimitDecisions, prometheus.CounterValue, float64(n), decision)
+	}
 	for _, p := range c.pools() {
 		ch <- prometheus.MustNewConstMetric(upstreamRetries, prometheus.CounterValue, float64(p.Retries), p.ID)
 		ch <- prometheus.MustNewConstMetric(upstreamRetriesDenied, prometheus.CounterValue, float64(p.RetriesDenied), p.ID)

@@ -18,6 +18,7 @@
 //   - http.handlers.isekai_mirror, copies of a whole site's requests for another
 //     server;
 //   - http.handlers.isekai_admin, the admin API on a site, behind tokens;
+//   - isekai.rate_limit.backends.store and .postgres, counters that replicas share;
 //   - admin.api.isekai, the admin API on Caddy's admin endpoint.
 package isekai
 
@@ -45,7 +46,6 @@ import (
 	// Site-wide policies are modules of their own, which one --with brings along.
 	_ "github.com/isekai-gateway/isekai/cors"
 	_ "github.com/isekai-gateway/isekai/forwardauth"
-	_ "github.com/isekai-gateway/isekai/ratelimit"
 )
 
 func init() {
@@ -78,6 +78,10 @@ type App struct {
 	// authentication, isekai_forward_auth.
 	Plugins []string `json:"plugins,omitempty"`
 
+	// Where the counters of the routes' rate limits are kept, and how clients are
+	// told of them.
+	RateLimit RateLimitConfig `json:"rate_limit,omitzero"`
+
 	// Which addresses routes may forward to.
 	Targets TargetsConfig `json:"targets,omitzero"`
 
@@ -108,6 +112,7 @@ type App struct {
 
 	gateway     *gateway.Gateway
 	gatewayKey  string
+	limits      *limits
 	pipelines   *pipeline.Set
 	verifier    *auth.Verifier
 	api         http.Handler
@@ -255,9 +260,12 @@ func (a *App) Provision(ctx caddy.Context) error {
 	a.gateway, a.gatewayKey = shared.Gateway, key
 	a.refs.Store(1)
 
+	if a.limits, err = a.openLimits(ctx, cfg.DSN); err != nil {
+		return err
+	}
 	a.verifier, err = auth.New(a.Auth, auth.Options{
 		Credentials: a.gateway.Credentials,
-		Guesses:     a.gateway.Limiter,
+		Guesses:     a.gateway.Guesses,
 		Logger:      a.logger.Named("auth"),
 	})
 	if err != nil {
@@ -270,7 +278,9 @@ func (a *App) Provision(ctx caddy.Context) error {
 		Plugins:         a.Plugins,
 		Policy:          policy,
 		DrainTimeout:    time.Duration(a.DrainTimeout),
-		Limiter:         a.gateway.Limiter,
+		Limits:          a.limits,
+		LimitHeaders:    a.RateLimit.Headers,
+		Decisions:       &a.gateway.Decisions,
 		States:          shared.upstreams,
 		Mirror:          a.gateway.Mirror,
 		InFlight:        &a.gateway.InFlight,
@@ -280,7 +290,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := registerMetrics(ctx, collector{a.pipelines.Upstreams, a.gateway.RequestLog.Stats}); err != nil {
+	if err := registerMetrics(ctx, collector{a.pipelines.Upstreams, a.gateway.RequestLog.Stats, &a.gateway.Decisions}); err != nil {
 		return fmt.Errorf("registering metrics: %w", err)
 	}
 	a.api = a.newAPI()
@@ -420,10 +430,14 @@ func (a *App) release() error {
 		a.unsubscribe()
 	}
 	leave := func() error {
-		if _, err := gateways.Delete(a.gatewayKey); err != nil {
-			return fmt.Errorf("closing gateway: %w", err)
+		var err error
+		if a.limits != nil {
+			err = a.limits.release()
 		}
-		return nil
+		if _, closing := gateways.Delete(a.gatewayKey); closing != nil {
+			err = errors.Join(err, fmt.Errorf("closing gateway: %w", closing))
+		}
+		return err
 	}
 	if caddy.Exiting() {
 		return leave()

@@ -14,6 +14,7 @@ import (
 
 	"github.com/isekai-gateway/isekai/gateway"
 	"github.com/isekai-gateway/isekai/proxy"
+	"github.com/isekai-gateway/isekai/ratelimit"
 	"github.com/isekai-gateway/isekai/store"
 )
 
@@ -31,6 +32,9 @@ type Config struct {
 	// route that does not compile, so that a client learns of everything at once;
 	// an error for a field that has one already is dropped. Default: no check.
 	Check func(context.Context, *store.Route) error
+
+	// The counters of the routes' rate limits. Required.
+	Limits ratelimit.Backend
 
 	// Returns the pools of targets in use, each with at least one route, by the
 	// lowest id of those. Default: none.
@@ -72,6 +76,7 @@ func New(cfg Config) http.Handler {
 	s.registerTokens(api)
 	s.registerLogs(api)
 	s.registerTail(api)
+	s.registerRateLimits(api)
 	s.registerOpenAPI(api)
 
 	doc := api.OpenAPI()

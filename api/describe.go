@@ -43,7 +43,7 @@ var routeFields = map[string]field{
 	"enabled":  {doc: "Whether the route is served. Default: true.", byDefault: true},
 	"target_url": {doc: "The upstream's URL: http, https or h2c. The request path is appended to its path, unless that names a parameter of the pattern, which makes it a full rewrite.",
 		example: "http://10.0.0.5:9000/v2/orders/{id}", required: true, maxLength: 4096},
-	"rate_limit": {doc: "Requests admitted per limits.window and limits.key, 0 for no limit. Default: 0.", byDefault: 0, example: 100, max: ratelimit.MaxLimit},
+	"rate_limit": {doc: "Units, one for a request unless limits.cost says otherwise, that each limits.key may use in any limits.window; 0 for no limit. Default: 0.", byDefault: 0, example: 100, max: ratelimit.MaxLimit},
 	"timeout":    {doc: "Seconds for the whole exchange, 0 for no bound. Once an upgrade, an event stream or a gRPC answer has begun, only idle time counts. Default: 30.", byDefault: store.DefaultTimeout, max: store.MaxTimeout},
 
 	"headers":       {doc: "Header fields that the request must carry: name to value. * asks only that the field is there. Default: none.", example: map[string]string{"X-Env": "beta"}, maxLength: 1024, maxCount: 32},
@@ -52,7 +52,7 @@ var routeFields = map[string]field{
 	"preserve_host": {doc: "Whether the upstream sees the client's Host instead of the target's. Default: false.", byDefault: false},
 	"merge_slashes": {doc: "Whether repeated slashes in the request path are merged, instead of being answered 400. Default: false.", byDefault: false},
 	"upstream":      {doc: "Which targets to forward to, and how."},
-	"limits":        {doc: "What the route takes on: how rate_limit is counted, how large a body may be, how many requests may be in flight."},
+	"limits":        {doc: "What the route takes on: how rate_limit is counted, further limits beside it, how large a body may be, how many requests may be in flight."},
 	"cors":          {doc: "Which pages of other origins may use the route. The gateway answers their preflights, before authentication and limits, and replaces the upstream's CORS fields. Default: none; preflights are requests like any other, and what the upstream says stands."},
 	"auth":          {doc: "Who may use the route. Credentials are checked before limits and plugins, and never reach the upstream. Default: none; credentials are the upstream's affair."},
 	"mirror":        {doc: "Another server that gets copies of the requests. It never delays or fails them. Default: none."},
@@ -68,10 +68,24 @@ var routeFields = map[string]field{
 
 var limitsFields = map[string]field{
 	"window": {doc: "The window in seconds. Default: 60.", byDefault: 60, min: 1, max: float64(ratelimit.MaxWindow / time.Second)},
-	"key":    {doc: "What is counted apart: any text with Caddy placeholders. IPv6 addresses count per /64. Default: {client_ip}.", byDefault: "{client_ip}", maxLength: 1024},
+	"key": {doc: "What is counted apart: any text with Caddy placeholders, of which {client_ip} stands for {http.vars.client_ip}. If it is nothing but that, IPv6 addresses count per /64. Default: who was authenticated if anybody was, else the client's address.",
+		example: "{http.request.header.X-Tenant}", maxLength: ratelimit.MaxKey},
+	"cost":    {doc: "How many units a request costs, at most the limit. Default: 1.", byDefault: 1, min: 1, max: ratelimit.MaxCost},
+	"rules":   {doc: "Further limits. A request must be within rate_limit, which is the rule \"route\", and within all of them; one that is not is charged to none. Default: none.", maxCount: store.MaxLimitRules},
+	"dry_run": {doc: "Whether requests over rate_limit or a rule are only reported: in the log, in a metric and in the placeholder {http.isekai.limited}. Clients are told nothing. Default: false.", byDefault: false},
+	"headers": {doc: "Which response fields tell clients about their limits: ietf (RateLimit and RateLimit-Policy), legacy (X-RateLimit-*) or none. Default: the app's rate_limit.headers, which is ietf unless it is set.",
+		enum: []any{"ietf", "legacy", "none"}},
 	"body_max": {doc: "The most bytes of a request's body, -1 for no bound; a larger one is answered 413. Default: 0, which leaves it to the app's body_max.",
 		byDefault: 0, example: 10_000_000, min: store.NoBodyMax, max: store.MaxBodyMax},
 	"max_concurrent": {doc: "The most requests in flight on each gateway, 0 for no bound; more are answered 503. Open streams count. Default: 0.", byDefault: 0, example: 100, max: store.MaxMaxConcurrent},
+}
+
+var limitRuleFields = map[string]field{
+	"name":   {doc: "The name, as clients see it: 1 to 64 letters, digits or any of _-.: and unlike any other of the route, \"route\" and \"consumer\". What is used belongs to the name and the window.", example: "daily", required: true, maxLength: 64},
+	"limit":  {doc: "How many units each key may use in any window.", example: 10_000, required: true, min: 1, max: ratelimit.MaxLimit},
+	"window": {doc: "The window in seconds. Default: 60.", byDefault: 60, example: 86_400, min: 1, max: float64(ratelimit.MaxWindow / time.Second)},
+	"key":    {doc: "What is counted apart under this rule, as limits.key. Default: that.", maxLength: ratelimit.MaxKey},
+	"cost":   {doc: "How many units a request costs under this rule, at most the limit. Default: limits.cost.", min: 1, max: ratelimit.MaxCost},
 }
 
 var corsFields = map[string]field{
@@ -112,7 +126,9 @@ func (route) TransformSchema(r huma.Registry, s *huma.Schema) *huma.Schema {
 		Required:             []string{"handler"},
 	}
 	describeUpstream(r, s.Properties["upstream"])
-	describe(r.SchemaFromRef(s.Properties["limits"].Ref), limitsFields)
+	limits := r.SchemaFromRef(s.Properties["limits"].Ref)
+	describe(limits, limitsFields)
+	describe(r.SchemaFromRef(limits.Properties["rules"].Items.Ref), limitRuleFields)
 	describe(r.SchemaFromRef(s.Properties["mirror"].Ref), mirrorFields)
 	describe(r.SchemaFromRef(s.Properties["log"].Ref), logFields)
 	describe(r.SchemaFromRef(s.Properties["cors"].Ref), corsFields)

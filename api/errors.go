@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/isekai-gateway/isekai/gateway"
+	"github.com/isekai-gateway/isekai/ratelimit"
 	"github.com/isekai-gateway/isekai/store"
 )
 
@@ -74,6 +75,9 @@ func (s *server) problem(operation string, err error) error {
 	case errors.Is(err, gateway.ErrStoreDown):
 		s.cfg.Log().Warn("admin API: the route store failed", zap.String("operation", operation), zap.Error(err))
 		return unavailable("the route store is not available; the routes are served from memory but can't be changed now")
+	case errors.Is(err, ratelimit.ErrUnavailable):
+		s.cfg.Log().Warn("admin API: the rate limits' backend failed", zap.String("operation", operation), zap.Error(err))
+		return unavailable("the rate limits' counters are not available now")
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		return unavailable("the request was given up before it was done")
 	}

@@ -19,6 +19,7 @@ import (
 
 	"github.com/isekai-gateway/isekai/api"
 	"github.com/isekai-gateway/isekai/gateway"
+	"github.com/isekai-gateway/isekai/ratelimit"
 	"github.com/isekai-gateway/isekai/store"
 )
 
@@ -76,7 +77,7 @@ func openGateway(t *testing.T, dsn string) *gateway.Gateway {
 
 func serve(t *testing.T, g *gateway.Gateway, change ...func(*api.Config)) *node {
 	t.Helper()
-	cfg := api.Config{Gateway: g, Version: "test"}
+	cfg := api.Config{Gateway: g, Limits: ratelimit.New(ratelimit.Config{}), Version: "test"}
 	for _, c := range change {
 		c(&cfg)
 	}

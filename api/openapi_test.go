@@ -135,6 +135,8 @@ func TestOpenAPIOperations(t *testing.T) {
 		"get /api/tokens":                       "200 400 422 500 503",
 		"post /api/tokens":                      "201 400 408 409 413 415 422 500 503",
 		"delete /api/tokens/{id}":               "204 400 404 422 500 503",
+		"get /api/ratelimits":                   "200 400 404 422 500 503",
+		"delete /api/ratelimits":                "204 400 404 422 500 503",
 	}
 	got := make(map[string]string)
 	for path, item := range at(spec(), "paths") {

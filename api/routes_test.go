@@ -74,7 +74,8 @@ func TestRoundTrip(t *testing.T) {
 		"target_url": "https://10.0.0.5:9000/v2", "enabled": true, "rate_limit": 100, "timeout": 5,
 		"strip_prefix": true, "preserve_host": true, "merge_slashes": true,
 		"upstream": {"protocol": "http2", "tls": {"server_name": "orders.internal", "insecure_skip_verify": true}},
-		"limits": {"window": 10, "key": "{http.request.header.X-Key}"},
+		"limits": {"window": 10, "key": "{http.request.header.X-Key}", "cost": 2, "dry_run": true, "headers": "legacy",
+			"rules": [{"name": "day", "limit": 1000, "window": 86400, "key": "{client_ip}", "cost": 7}]},
 		"plugins": [{"handler": "headers", "response": {"set": {"X-A": ["<b>"]}}, "n": 12345678901234567890.125}],
 		"labels": {"team": "shop"}, "id": 99, "revision": "whatever", "error": null, "warnings": ["no"]
 	}`).want(201)
@@ -168,6 +169,10 @@ func TestInvalidRoutes(t *testing.T) {
 			"body.enabled", "body.method", "body.name", "body.priority", "body.rate_limit", "body.timeout"},
 		`{"path": "/a", "target_url": "http://x", "rate_limit": -1, "timeout": 86401, "priority": 2147483648}`: {"body.priority", "body.rate_limit", "body.timeout"},
 		`{"path": "/a", "target_url": "http://x", "headers": {"X": 1}, "query": [], "labels": {"a": null}}`:    {"body.headers.X", "body.labels.a", "body.query"},
+		`{"path": "/a", "target_url": "http://x", "limits": {"cost": 0, "headers": "both", "dry_run": 1, "rules": [{"name": "a", "limit": 0, "colour": 1}, {"window": 0}]}}`: {
+			"body.limits.cost", "body.limits.dry_run", "body.limits.headers", "body.limits.rules[0].colour", "body.limits.rules[0].limit",
+			"body.limits.rules[1].limit", "body.limits.rules[1].name", "body.limits.rules[1].window",
+		},
 		`{"path": "/a", "target_url": "http://x", "limits": {"window": 0, "kye": ""}, "upstream": {"protocol": "spdy", "tls": {"ca": 5}}}`: {
 			"body.limits.kye", "body.limits.window", "body.upstream.protocol", "body.upstream.tls.ca"},
 		`{"path": "/a", "target_url": "http://x", "plugins": [{"handler": "headers"}, 5, {"handler": 1}, {}]}`: {

@@ -137,6 +137,7 @@ func TestRefusedLimits(t *testing.T) {
 	for name, value := range map[string]any{
 		"body_max": -2, "body_max ": int64(1)<<40 + 1, "body_max  ": "10MB", "body_max   ": 0.5,
 		"max_concurrent": -1, "max_concurrent ": 1_000_001,
+		"cost": 0, "cost ": 1_000_001, "headers": "both", "dry_run": "yes",
 	} {
 		name = strings.TrimSpace(name)
 		p := g.refused(route{Path: "/x", TargetURL: "http://10.0.0.1", Limits: map[string]any{name: value}}, http.StatusUnprocessableEntity)

@@ -1,6 +1,6 @@
 // Package gateway is what outlives a reload of Caddy's configuration: the
-// store, the route table that all handlers match against, the rate limiter's
-// counters, and the workers that keep them current. It knows nothing of Caddy.
+// store, the route table that all handlers match against, and the workers that
+// keep them current. It knows nothing of Caddy.
 package gateway
 
 import (
@@ -61,11 +61,14 @@ type Config struct {
 // Gateway holds one store's routes ready for matching. All methods are safe for
 // concurrent use. Make one with Open and end it with Close.
 type Gateway struct {
-	// Limiter holds the counters of the routes' rate limits.
-	Limiter *ratelimit.Limiter
+	// Guesses counts the wrong credentials of clients, so that guessing is slow.
+	Guesses *ratelimit.Limiter
 
 	// Credentials knows consumers, keys and tokens.
 	Credentials *Credentials
+
+	// Decisions counts what the routes' rate limits decided.
+	Decisions ratelimit.Tally
 
 	// Mirror holds the copies of requests that wait for the routes' mirrors.
 	Mirror *mirror.Queue
@@ -118,7 +121,6 @@ func Open(cfg Config) (*Gateway, error) {
 		return nil, fmt.Errorf("opening store: %w", err)
 	}
 	g := &Gateway{
-		Limiter:   ratelimit.New(ratelimit.Config{}),
 		Mirror:    mirror.NewQueue(mirror.DefaultLimits(), cfg.Log),
 		cfg:       cfg,
 		store:     st,
@@ -129,12 +131,13 @@ func Open(cfg Config) (*Gateway, error) {
 		prepared:  make(chan struct{}),
 		syncing:   make(chan struct{}, 1),
 	}
+	g.Guesses = ratelimit.New(ratelimit.Config{MaxKeys: maxGuessers})
 	g.RequestLog = requestlog.New(cfg.RequestLog, st, cfg.Log)
 	if g.Credentials, err = newCredentials(st, g.StoreUp); err != nil {
 		return nil, errors.Join(err, st.Close())
 	}
 	g.subscribers.set = make(map[*Subscriber]struct{})
-	g.Limiter.Start()
+	g.Guesses.Start()
 	g.workers.Go("store watcher", g.watch)
 	g.workers.Every("store health checker", cfg.HealthInterval, g.checkStore)
 	g.workers.Every("uses of credentials", usesInterval, g.writeUses)
@@ -151,12 +154,15 @@ func (g *Gateway) Close() error {
 	g.RequestLog.Close()
 	g.Credentials.close()
 	g.Mirror.Close()
-	g.Limiter.Close()
+	g.Guesses.Close()
 	if err := g.store.Close(); err != nil {
 		return fmt.Errorf("closing store: %w", err)
 	}
 	return nil
 }
+
+// maxGuessers bounds how many clients are counted that send wrong credentials.
+const maxGuessers = 100_000
 
 // closeTimeout bounds what Close still writes.
 const closeTimeout = 2 * time.Second

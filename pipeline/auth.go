@@ -8,6 +8,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/isekai-gateway/isekai/auth"
+	"github.com/isekai-gateway/isekai/quota"
 	"github.com/isekai-gateway/isekai/routing"
 	"github.com/isekai-gateway/isekai/store"
 )
@@ -47,6 +48,9 @@ func (x *Exchange) authenticate(w http.ResponseWriter, r *http.Request, policy *
 	id, err := policy.Authenticate(r, repl)
 	if x.identity = id; id != nil {
 		auth.Log(r, id)
+		if id.Consumer != nil {
+			x.consumer = quota.OfConsumer(id.Consumer)
+		}
 	}
 	if err != nil {
 		return auth.Refuse(w.Header(), err)
@@ -59,7 +63,8 @@ func (x *Exchange) authenticate(w http.ResponseWriter, r *http.Request, policy *
 func (x *Exchange) Identity() *auth.Identity { return x.identity }
 
 // Caller returns a text that tells whoever makes the request from all others, e.g.
-// "api_key:7" or "jwt:corp/alice"; empty if the route does not ask or nobody said.
+// "api_key:7" or "jwt:corp/alice", and is unlike any address; empty if the route does
+// not ask or nobody said. Limits count by it.
 func (x *Exchange) Caller() string {
 	if x.identity == nil {
 		return ""

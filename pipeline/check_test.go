@@ -25,6 +25,13 @@ func TestCheck(t *testing.T) {
 		}
 	}
 	sample := func(f float64) *float64 { return &f }
+	rules := func(n int) []store.LimitRule {
+		list := make([]store.LimitRule, n)
+		for i := range list {
+			list[i] = store.LimitRule{Name: string(rune('a' + i)), Limit: 1}
+		}
+		return list
+	}
 	tests := []struct {
 		name   string
 		edit   func(*store.Route)
@@ -44,6 +51,36 @@ func TestCheck(t *testing.T) {
 		{"the longest window", func(row *store.Route) { row.Limits = &store.Limits{Window: 31 * 86400} }, nil},
 		{"limit key", func(row *store.Route) { row.Limits = &store.Limits{Key: "{env.SECRET}"} }, []string{"limits.key"}},
 		{"limit key of the request", func(row *store.Route) { row.Limits = &store.Limits{Key: "{http.request.header.X-Key}"} }, nil},
+		{"rules", func(row *store.Route) {
+			row.RateLimit, row.Limits = 10, &store.Limits{Cost: 10, Headers: "legacy", DryRun: true, Rules: []store.LimitRule{
+				{Name: "burst", Limit: 10, Window: 1}, {Name: "Day_1-.:", Limit: 1_000_000_000, Window: 31 * 86400, Key: "{http.auth.user.id}", Cost: 1_000_000},
+			}}
+		}, nil},
+		{"rules without rate_limit", func(row *store.Route) {
+			row.Limits = &store.Limits{Cost: 7, Rules: []store.LimitRule{{Name: "burst", Limit: 7}}}
+		}, nil},
+		{"seven rules", func(row *store.Route) { row.Limits = &store.Limits{Rules: rules(7)} }, nil},
+		{"eight rules", func(row *store.Route) { row.Limits = &store.Limits{Rules: rules(8)} }, []string{"limits.rules"}},
+		{"names of rules", func(row *store.Route) {
+			row.Limits = &store.Limits{Rules: rules(6)}
+			for i, name := range []string{"", "a b", "route", "consumer", "x", "x"} {
+				row.Limits.Rules[i].Name = name
+			}
+		}, []string{"limits.rules[0].name", "limits.rules[1].name", "limits.rules[2].name", "limits.rules[3].name", "limits.rules[5].name"}},
+		{"bounds of rules", func(row *store.Route) {
+			row.Limits = &store.Limits{Cost: 1_000_001, Headers: "both", Rules: []store.LimitRule{
+				{Name: "a", Limit: 0, Window: -1, Key: strings.Repeat("k", 1025), Cost: -1},
+				{Name: "b", Limit: 1_000_000_001, Window: 31*86400 + 1, Key: "{env.SECRET}", Cost: 1_000_001},
+			}}
+		}, []string{
+			"limits.cost", "limits.headers", "limits.rules[0].limit", "limits.rules[0].window", "limits.rules[0].key", "limits.rules[0].cost",
+			"limits.rules[1].limit", "limits.rules[1].window", "limits.rules[1].cost", "limits.rules[1].key",
+		}},
+		{"costs that no limit admits", func(row *store.Route) {
+			row.RateLimit, row.Limits = 4, &store.Limits{Cost: 5, Rules: []store.LimitRule{
+				{Name: "a", Limit: 4}, {Name: "b", Limit: 4, Cost: 4}, {Name: "c", Limit: 5, Cost: 6},
+			}}
+		}, []string{"limits.cost", "limits.rules[0].cost", "limits.rules[2].cost"}},
 		{"body bound", func(row *store.Route) { row.Limits = &store.Limits{BodyMax: 1} }, nil},
 		{"no body bound", func(row *store.Route) { row.Limits = &store.Limits{BodyMax: -1} }, nil},
 		{"negative body bound", func(row *store.Route) { row.Limits = &store.Limits{BodyMax: -2} }, []string{"limits.body_max"}},

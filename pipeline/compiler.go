@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"time"
 
 	"github.com/caddyserver/caddy/v2"
 
@@ -15,7 +14,7 @@ import (
 	"github.com/isekai-gateway/isekai/internal/inflight"
 	"github.com/isekai-gateway/isekai/mirror"
 	"github.com/isekai-gateway/isekai/proxy"
-	"github.com/isekai-gateway/isekai/ratelimit"
+	"github.com/isekai-gateway/isekai/quota"
 	"github.com/isekai-gateway/isekai/routing"
 	"github.com/isekai-gateway/isekai/store"
 )
@@ -27,7 +26,7 @@ type compiler struct {
 	plugins    []string
 	forwarders *proxy.Registry
 	chains     *caddy.UsagePool
-	limiter    *ratelimit.Limiter
+	limits     *limiter
 	mirrors    *caddy.UsagePool
 	copies     *mirror.Queue
 	inFlight   *inflight.Counts
@@ -127,19 +126,17 @@ func validateTexts(errs *store.FieldErrors, row *store.Route) {
 }
 
 func validateLimits(errs *store.FieldErrors, row *store.Route) {
-	if row.RateLimit < 0 || row.RateLimit > ratelimit.MaxLimit {
-		errs.Add("rate_limit", fmt.Sprintf("must be between 0 (no limit) and %d", ratelimit.MaxLimit))
-	}
+	quota.Validate(errs, row)
 	if row.Timeout < 0 || row.Timeout > store.MaxTimeout {
 		errs.Add("timeout", fmt.Sprintf("must be between 0 (no bound) and %d seconds", store.MaxTimeout))
 	}
 	if row.Limits == nil {
 		return
 	}
-	if most := int(ratelimit.MaxWindow / time.Second); row.Limits.Window < 0 || row.Limits.Window > most {
-		errs.Add("limits.window", fmt.Sprintf("must be between 1 and %d seconds", most))
-	}
 	checkText(errs, "limits.key", row.Limits.Key)
+	for i, rule := range row.Limits.Rules {
+		checkText(errs, fmt.Sprintf("limits.rules[%d].key", i), rule.Key)
+	}
 	if row.Limits.BodyMax < store.NoBodyMax || row.Limits.BodyMax > store.MaxBodyMax {
 		errs.Add("limits.body_max", fmt.Sprintf("must be between 0 (the gateway's default) and %d bytes, or -1 for no bound", int64(store.MaxBodyMax)))
 	}
@@ -177,7 +174,7 @@ func (c *compiler) compile(route *routing.Route) (*Pipeline, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Pipeline{Route: route, target: target, bodyMax: c.bodyMax}
+	p := &Pipeline{Route: route, target: target, bodyMax: c.bodyMax, limit: c.limits.newLimit(route), limits: c.limits}
 	if p.cors, err = newCORS(route); err != nil {
 		return nil, err
 	}
@@ -186,9 +183,6 @@ func (c *compiler) compile(route *routing.Route) (*Pipeline, error) {
 	}
 	if c.verifier != nil {
 		p.own = c.verifier.Own()
-	}
-	if route.RateLimit > 0 {
-		p.limit = newLimit(route, c.limiter)
 	}
 	if p.mirror, err = c.acquireMirror(route.Route); err != nil {
 		return nil, err

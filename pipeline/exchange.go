@@ -13,6 +13,7 @@ import (
 	"github.com/isekai-gateway/isekai/auth"
 	"github.com/isekai-gateway/isekai/cors"
 	"github.com/isekai-gateway/isekai/proxy"
+	"github.com/isekai-gateway/isekai/ratelimit"
 	"github.com/isekai-gateway/isekai/routing"
 )
 
@@ -41,6 +42,9 @@ type Exchange struct {
 	extended bool   // an extended CONNECT (RFC 8441), which is a stream once answered
 	identity *auth.Identity
 
+	consumer *ratelimit.Charge // the own limit of who makes the request; nil for none
+	limited  string            // the rules that the request is over, separated by commas
+
 	call proxy.Call // the forwarder's part
 
 	onStream   func(*Exchange) // called once when the answer turns out to be a stream
@@ -67,7 +71,7 @@ func (x *Exchange) Value(key any) any {
 }
 
 // Placeholder returns the value of a placeholder in the namespace http.isekai:
-// route, route_name, request_id and param.NAME.
+// route, route_name, request_id, limited and param.NAME.
 func (x *Exchange) Placeholder(key string) (any, bool) {
 	const prefix = "http.isekai."
 	if len(key) <= len(prefix) || key[:len(prefix)] != prefix {
@@ -80,6 +84,8 @@ func (x *Exchange) Placeholder(key string) (any, bool) {
 		return x.route.Name, true
 	case "request_id":
 		return x.RequestID, true
+	case "limited":
+		return x.limited, true
 	}
 	const param = "param."
 	if len(key) <= len(param) || key[:len(param)] != param {

@@ -1,71 +1,180 @@
 package pipeline
 
 import (
+	"fmt"
 	"net/http"
-	"strconv"
-	"time"
+	"strings"
 
-	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 
+	"github.com/isekai-gateway/isekai/quota"
 	"github.com/isekai-gateway/isekai/ratelimit"
 	"github.com/isekai-gateway/isekai/routing"
 )
 
-// defaultWindow is that of limits.window.
-const defaultWindow = time.Minute
+// limiter is what the rate limits of all routes of a configuration have in common.
+type limiter struct {
+	backend ratelimit.Backend
+	style   ratelimit.HeaderStyle
+	tally   *ratelimit.Tally
+	logger  *zap.Logger
+}
 
-// policyName is how clients see a route's limit in the RateLimit fields.
-const policyName = "route"
-
-// limit is a route's rate limit.
+// limit is a route's rate limits.
 type limit struct {
-	limiter *ratelimit.Limiter
-	rules   []ratelimit.Rule // exactly one
-	headers *ratelimit.Headers
-	scope   string
-	key     string // text with placeholders; empty: the client's address
+	*quota.Policy
+	rules   []ratelimit.Rule // those of the policy
+	style   ratelimit.HeaderStyle
+	headers *ratelimit.Headers // for the rules
 }
 
-// newLimit returns the limit of a route that has one.
-func newLimit(route *routing.Route, limiter *ratelimit.Limiter) *limit {
-	rule := ratelimit.Rule{Name: policyName, Limit: route.RateLimit, Window: defaultWindow}
-	l := &limit{
-		limiter: limiter,
-		// No revision is part of it, so an edited route keeps what was used.
-		scope: "route:" + strconv.FormatInt(route.ID, 10),
-	}
-	if limits := route.Limits; limits != nil {
-		if limits.Window > 0 {
-			rule.Window = time.Duration(limits.Window) * time.Second
-		}
-		if limits.Key != "{client_ip}" && limits.Key != "{http.vars.client_ip}" {
-			l.key = limits.Key
-		}
-	}
-	l.rules = []ratelimit.Rule{rule}
-	l.headers = ratelimit.NewHeaders(ratelimit.HeadersIETF, l.rules)
-	return l
-}
-
-// admit charges the request, and has the answer tell what is left. It returns
-// an error that matches ratelimit.ErrLimited if there is nothing left.
-func (l *limit) admit(w *writer, r *http.Request, repl *caddy.Replacer) error {
-	decisions := []ratelimit.Decision{l.limiter.Allow(l.rules[0], l.scope, l.keyOf(r, repl), 1)}
-	if decisions[0].Allowed {
-		w.onHeader = func(h http.Header) { l.headers.Write(h, decisions) }
+// newLimit returns the rate limits of a route, nil if it has none.
+func (l *limiter) newLimit(route *routing.Route) *limit {
+	policy := quota.Of(route.Route)
+	if policy == nil {
 		return nil
 	}
-	l.headers.Write(w.Header(), decisions)
-	ratelimit.SetRetryAfter(w.Header(), decisions[0].RetryAfter)
-	return caddyhttp.Error(http.StatusTooManyRequests, ratelimit.NewLimitedError(l.rules, decisions))
+	own := &limit{Policy: policy, style: l.style}
+	if policy.Headers != "" {
+		own.style = policy.Headers
+	}
+	for _, rule := range policy.Rules {
+		own.rules = append(own.rules, rule.Rule)
+	}
+	own.headers = ratelimit.NewHeaders(own.style, own.rules)
+	return own
 }
 
-// keyOf returns what the request is counted under.
-func (l *limit) keyOf(r *http.Request, repl *caddy.Replacer) string {
-	if l.key != "" {
-		return repl.ReplaceAll(l.key, "")
+// appendCharges appends what the request is to be charged.
+func (l *limit) appendCharges(charges []ratelimit.Charge, x *Exchange, r *http.Request) []ratelimit.Charge {
+	caller, key := x.Caller(), ""
+	for i := range l.Rules {
+		rule := &l.Rules[i]
+		if i == 0 || rule.Key != l.Rules[i-1].Key {
+			key = rule.Key.Of(r, caller)
+		}
+		charges = append(charges, ratelimit.Charge{Rule: rule.Rule, Scope: l.Scope, Key: key, Cost: rule.Cost})
 	}
-	clientIP, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
-	return ratelimit.ClientKey(clientIP)
+	return charges
+}
+
+// verdict is what an exchange's rate limits say.
+type verdict struct {
+	headers   *ratelimit.Headers
+	decisions []ratelimit.Decision
+	charges   []ratelimit.Charge
+
+	// Where those of most routes are, so that they need no memory of their own.
+	decided [2]ratelimit.Decision
+	charged [2]ratelimit.Charge
+}
+
+func (v *verdict) writeTo(h http.Header) { v.headers.Write(h, v.decisions) }
+
+// admit charges the request to the limit of who makes it and to those of the route,
+// in one step, and has the answer tell what is left. It returns an error that
+// matches ratelimit.ErrLimited if the request is over one of them, and nothing is
+// charged then; or ratelimit.ErrUnavailable.
+func (p *Pipeline) admit(x *Exchange, w *writer, r *http.Request) error {
+	route := p.limit
+	if route == nil && x.consumer == nil {
+		return nil
+	}
+	v := new(verdict)
+	v.charges = v.charged[:0]
+	enforced := route
+	if route != nil && route.DryRun {
+		enforced = nil
+	}
+	if x.consumer != nil {
+		v.charges = append(v.charges, *x.consumer)
+	}
+	if enforced != nil {
+		v.charges = enforced.appendCharges(v.charges, x, r)
+	}
+	if len(v.charges) > 0 {
+		if err := p.limits.enforce(v, enforced, x, w, r); err != nil {
+			return err
+		}
+	}
+	if route == enforced || !p.limits.rehearse(route, x, r) {
+		p.limits.tally.Allowed()
+	}
+	return nil
+}
+
+// enforce charges what v asks for or refuses the request. own is the route's part of
+// it, nil for none.
+func (l *limiter) enforce(v *verdict, own *limit, x *Exchange, w *writer, r *http.Request) error {
+	var (
+		allowed bool
+		err     error
+	)
+	v.decisions, allowed, err = l.backend.Take(r.Context(), v.decided[:0], v.charges)
+	if err != nil {
+		w.Header().Set("Retry-After", "1")
+		return caddyhttp.Error(http.StatusServiceUnavailable, fmt.Errorf("%w: %w", ratelimit.ErrUnavailable, err))
+	}
+	switch {
+	case own == nil:
+		v.headers = ratelimit.NewHeaders(l.style, rulesOf(v.charges))
+	case x.consumer != nil:
+		v.headers = ratelimit.NewHeaders(own.style, rulesOf(v.charges))
+	default:
+		v.headers = own.headers
+	}
+	if allowed {
+		w.limits = v
+		return nil
+	}
+	limited := l.report(x, rulesOf(v.charges), v.decisions, false)
+	l.tally.Limited()
+	v.writeTo(w.Header())
+	ratelimit.SetRetryAfter(w.Header(), limited.RetryAfter)
+	return caddyhttp.Error(http.StatusTooManyRequests, limited)
+}
+
+// rehearse charges the request to the limits of a route that only reports, and says
+// whether it is over one of them. It refuses nothing, so it goes on without an answer
+// of the backend.
+func (l *limiter) rehearse(own *limit, x *Exchange, r *http.Request) (over bool) {
+	decisions, allowed, err := l.backend.Take(r.Context(), nil, own.appendCharges(nil, x, r))
+	if err != nil || allowed {
+		return false
+	}
+	l.report(x, own.rules, decisions, true)
+	l.tally.DryRun()
+	return true
+}
+
+// report tells logs and placeholders of a request that is over a limit. Refused ones
+// come in floods and have an answer that tells of them, so that they are for
+// debugging only.
+func (l *limiter) report(x *Exchange, rules []ratelimit.Rule, decisions []ratelimit.Decision, dryRun bool) *ratelimit.LimitedError {
+	limited := ratelimit.NewLimitedError(rules, decisions)
+	x.limited = strings.Join(limited.Policies, ",")
+	level := zapcore.DebugLevel
+	if dryRun {
+		level = zapcore.InfoLevel
+	}
+	if entry := l.logger.Check(level, "rate limit exceeded"); entry != nil {
+		entry.Write(
+			zap.Int64("route", x.route.ID),
+			zap.Strings("policies", limited.Policies),
+			zap.Duration("retry_after", limited.RetryAfter),
+			zap.Bool("dry_run", dryRun),
+			zap.String("request_id", x.RequestID),
+		)
+	}
+	return limited
+}
+
+func rulesOf(charges []ratelimit.Charge) []ratelimit.Rule {
+	rules := make([]ratelimit.Rule, len(charges))
+	for i, c := range charges {
+		rules[i] = c.Rule
+	}
+	return rules
 }

@@ -36,7 +36,8 @@ type Pipeline struct {
 	cors      *cors.Policy
 	auth      *auth.Policy // nil: everybody may
 	own       []string     // fields by which upstreams are told who makes a request
-	limit     *limit
+	limit     *limit       // nil for none
+	limits    *limiter     // for it, and for those of consumers
 	mirror    mirrored
 	bodyMax   int64 // bytes, 0 for no bound
 
@@ -100,10 +101,8 @@ func (p *Pipeline) Serve(w http.ResponseWriter, r *http.Request, x *Exchange) er
 			return err
 		}
 	}
-	if p.limit != nil {
-		if err := p.limit.admit(&x.writer, r, repl); err != nil {
-			return err
-		}
+	if err := p.admit(x, &x.writer, r); err != nil {
+		return err
 	}
 	if x.body != nil && x.body.most > 0 && r.ContentLength > x.body.most {
 		return tooLargeError(x.body.most)

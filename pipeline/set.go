@@ -45,8 +45,15 @@ type Options struct {
 	// its requests if it has no timeout. Default: 5m.
 	DrainTimeout time.Duration
 
-	// The counters of the routes' rate limits.
-	Limiter *ratelimit.Limiter
+	// The counters of the routes' rate limits. Required.
+	Limits ratelimit.Backend
+
+	// Which fields tell clients about them, for routes without limits.headers.
+	// Default: ratelimit.HeadersIETF.
+	LimitHeaders ratelimit.HeaderStyle
+
+	// Counts what the rate limits decide. Nil: nobody asks.
+	Decisions *ratelimit.Tally
 
 	// What pools of targets have learned. Nil: a new one.
 	States *proxy.States
@@ -94,8 +101,17 @@ func NewSet(ctx caddy.Context, o Options) (*Set, error) {
 	if o.DrainTimeout == 0 {
 		o.DrainTimeout = DefaultDrainTimeout
 	}
+	if o.LimitHeaders == "" {
+		o.LimitHeaders = ratelimit.HeadersIETF
+	}
 	if o.States == nil {
 		o.States = new(proxy.States)
+	}
+	if o.LimitHeaders == "" {
+		o.LimitHeaders = ratelimit.HeadersIETF
+	}
+	if o.Decisions == nil {
+		o.Decisions = new(ratelimit.Tally)
 	}
 	s := &Set{drain: o.DrainTimeout, logger: ctx.Logger().Named("pipeline"), live: make(map[*routing.Route][]*Pipeline)}
 	s.compiler = &compiler{
@@ -103,7 +119,7 @@ func NewSet(ctx caddy.Context, o Options) (*Set, error) {
 		policy:   o.Policy,
 		plugins:  o.Plugins,
 		chains:   caddy.NewUsagePool(),
-		limiter:  o.Limiter,
+		limits:   &limiter{o.Limits, o.LimitHeaders, o.Decisions, ctx.Logger().Named("ratelimit")},
 		mirrors:  caddy.NewUsagePool(),
 		copies:   o.Mirror,
 		inFlight: o.InFlight,
@@ -130,8 +146,8 @@ func NewSet(ctx caddy.Context, o Options) (*Set, error) {
 	return s, nil
 }
 
-// Get returns the pipeline of a route, compiling it on first use. The caller
-// must Release it. A route that can't be compiled has a pipeline too, whose
+// Get returns the pipeline of a route, compiling it on first use, even if ctx is
+// done. The caller must Release it. A route that can't be compiled has a pipeline too, whose
 // Serve answers with the reason, so that it isn't tried anew on every request.
 func (s *Set) Get(ctx context.Context, route *routing.Route) (*Pipeline, error) {
 	for {
@@ -140,6 +156,13 @@ func (s *Set) Get(ctx context.Context, route *routing.Route) (*Pipeline, error) 
 			// The configuration is being replaced, and this request came before
 			// that. It gets a pipeline of its own.
 			return s.build(ctx, route)
+		}
+		if err != nil && ctx.Err() != nil {
+			// The client has left, and its request counts all the same: otherwise
+			// one that resets its streams at once would get around rate limits for
+			// as long as nobody else has the route compiled.
+			ctx = context.WithoutCancel(ctx)
+			continue
 		}
 		if err != nil {
 			return nil, fmt.Errorf("getting pipeline: %w", err)

@@ -20,8 +20,8 @@ type writer struct {
 	bytes    int64
 	hijacked bool
 	http10   bool
-	onHeader func(http.Header) // what a policy adds to the final header; may be nil
-	cors     *cors.Policy      // of the route, in place of an upstream's; may be nil
+	limits   *verdict     // what the answer says of rate limits; may be nil
+	cors     *cors.Policy // of the route, in place of an upstream's; may be nil
 }
 
 // Unwrap is for http.ResponseController.
@@ -47,8 +47,8 @@ func (w *writer) WriteHeader(status int) {
 	w.status = status
 	h := w.Header()
 	h["X-Request-Id"] = []string{w.exchange.RequestID}
-	if w.onHeader != nil {
-		w.onHeader(h)
+	if w.limits != nil {
+		w.limits.writeTo(h)
 	}
 	if w.cors != nil {
 		w.cors.ApplyTo(h, w.exchange.origin)

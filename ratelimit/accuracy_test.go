@@ -72,44 +72,53 @@ func spread(n int, from, to time.Duration) []time.Duration {
 	return at
 }
 
+// traffic is when requests come, and what each of them costs. Where that is more than
+// one unit, the limit is higher too, so that as many requests are within it.
+type traffic struct {
+	name string
+	at   []time.Duration
+	cost int
+}
+
 // The bar is 2 % of what an exact log admits.
 func TestErrorAgainstExactLog(t *testing.T) {
 	t.Parallel()
-	type traffic struct {
-		name string
-		at   []time.Duration
-	}
 	const w = accuracyWindow
 	tests := []traffic{
-		{"limit before and after each edge", perWindow(1, spread(200, -time.Second, time.Second)...)},
-		{"limit before an edge, steady after it", perWindow(2, append(spread(100, -time.Second, 0), spread(100, 0, w/2)...)...)},
-		{"limit before an edge, steady two windows", perWindow(3, append(spread(100, -time.Second, 0), spread(300, 0, 2*w-time.Second)...)...)},
-		{"trickle, then a burst before the edge", perWindow(1, append(spread(10, 0, 50*time.Second), spread(90, 59*time.Second, w)...)...)},
+		{"limit before and after each edge", perWindow(1, spread(200, -time.Second, time.Second)...), 1},
+		{"limit before an edge, steady after it", perWindow(2, append(spread(100, -time.Second, 0), spread(100, 0, w/2)...)...), 1},
+		{"limit before an edge, steady two windows", perWindow(3, append(spread(100, -time.Second, 0), spread(300, 0, 2*w-time.Second)...)...), 1},
+		{"trickle, then a burst before the edge", perWindow(1, append(spread(10, 0, 50*time.Second), spread(90, 59*time.Second, w)...)...), 1},
 	}
 	for _, rate := range []float64{0.5, 0.9, 1, 1.1, 1.5, 3, 10} {
 		rnd := rand.New(rand.NewPCG(1, 2))
 		step := time.Duration(float64(w) / accuracyLimit / rate)
 		tests = append(tests,
-			traffic{fmt.Sprintf("steady, %g of the limit", rate), spread(int(accuracyTime/step), 0, accuracyTime)},
-			traffic{fmt.Sprintf("random, %g of the limit", rate), bursts(rnd, 1, rate)},
-			traffic{fmt.Sprintf("bursts of 5, %g of the limit", rate), bursts(rnd, 5, rate)},
-			traffic{fmt.Sprintf("bursts of 20, %g of the limit", rate), bursts(rnd, 20, rate)},
-			traffic{fmt.Sprintf("bursts of the limit, %g of it", rate), bursts(rnd, accuracyLimit, rate)},
+			traffic{fmt.Sprintf("steady, %g of the limit", rate), spread(int(accuracyTime/step), 0, accuracyTime), 1},
+			traffic{fmt.Sprintf("random, %g of the limit", rate), bursts(rnd, 1, rate), 1},
+			traffic{fmt.Sprintf("bursts of 5, %g of the limit", rate), bursts(rnd, 5, rate), 1},
+			traffic{fmt.Sprintf("bursts of 20, %g of the limit", rate), bursts(rnd, 20, rate), 1},
+			traffic{fmt.Sprintf("bursts of the limit, %g of it", rate), bursts(rnd, accuracyLimit, rate), 1},
 		)
+	}
+	for _, test := range slices.Clone(tests) {
+		if len(test.at) <= 2*accuracyLimit*int(accuracyTime/w) { // the others take their time
+			tests = append(tests, traffic{test.name + ", 7 units each", test.at, 7})
+		}
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			clock := newClock()
 			limiter := ratelimit.New(ratelimit.Config{Now: clock.Now})
-			rule := ratelimit.Rule{Name: "r", Limit: accuracyLimit, Window: accuracyWindow}
+			rule := ratelimit.Rule{Name: "r", Limit: accuracyLimit * test.cost, Window: accuracyWindow}
 			exact := &exactLog{limit: accuracyLimit, window: accuracyWindow}
 			own := &exactLog{limit: accuracyLimit, window: accuracyWindow}
 			aligned, excess := map[time.Duration]int{}, 0
 			for _, at := range test.at {
 				exact.allow(at)
 				clock.Set(epoch.Add(at))
-				if limiter.Allow(rule, "", "k", 1).Allowed {
+				if limiter.Allow(rule, "", "k", test.cost).Allowed {
 					own.admitted = append(own.admitted, at)
 					excess = max(excess, own.in(at)-accuracyLimit)
 					window := at.Truncate(accuracyWindow)

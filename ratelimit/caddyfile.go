@@ -34,10 +34,17 @@ func parseCaddyfile(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error)
 //
 //	isekai_rate_limit [<matcher>] [<limit> <window> [<key>]] {
 //		name    <zone>
-//		rule    <name> <limit> <window>
+//		rule    <name> <limit> <window> [<key>] {
+//			key  <key>
+//			cost <units>
+//		}
 //		key     <key>
+//		cost    <units>
 //		headers ietf|legacy|none
 //		dry_run
+//		backend  memory|store|postgres <dsn> {...}|redis <addresses...> {...}
+//		on_error local|allow|deny
+//		timeout  <duration>
 //	}
 //
 // Every request must be within the limit and all rules; at least one of them is
@@ -67,11 +74,12 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 				return d.ArgErr()
 			}
 		case "key":
-			if h.Key != "" {
-				return d.Err("key is given twice")
+			if err := parseKey(d, &h.Key); err != nil {
+				return err
 			}
-			if !d.AllArgs(&h.Key) {
-				return d.ArgErr()
+		case "cost":
+			if err := parseCost(d, &h.Cost); err != nil {
+				return err
 			}
 		case "headers":
 			var style string
@@ -88,23 +96,79 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			}
 			h.DryRun = true
 		case "rule":
-			var name, limit, window string
-			if !d.AllArgs(&name, &limit, &window) {
-				return d.ArgErr()
-			}
-			rule := RuleConfig{Name: name}
-			var err error
-			if rule.Limit, rule.Window, err = parseLimit(d, limit, window); err != nil {
+			rule, err := parseRule(d)
+			if err != nil {
 				return err
 			}
 			h.Rules = append(h.Rules, rule)
 		default:
-			return d.Errf("unrecognized option: %s", option)
+			known, err := h.UnmarshalOption(d)
+			if err != nil {
+				return err
+			}
+			if !known {
+				return d.Errf("unrecognized option: %s", option)
+			}
 		}
 	}
 	if h.Limit == 0 && len(h.Rules) == 0 {
 		return d.Err("a limit or a rule is required")
 	}
+	return nil
+}
+
+func parseRule(d *caddyfile.Dispenser) (RuleConfig, error) {
+	args := d.RemainingArgs()
+	if len(args) != 3 && len(args) != 4 {
+		return RuleConfig{}, d.ArgErr()
+	}
+	rule := RuleConfig{Name: args[0]}
+	if len(args) == 4 {
+		rule.Key = args[3]
+	}
+	var err error
+	if rule.Limit, rule.Window, err = parseLimit(d, args[1], args[2]); err != nil {
+		return RuleConfig{}, err
+	}
+	for nesting := d.Nesting(); d.NextBlock(nesting); {
+		switch option := d.Val(); option {
+		case "key":
+			err = parseKey(d, &rule.Key)
+		case "cost":
+			err = parseCost(d, &rule.Cost)
+		default:
+			err = d.Errf("unrecognized option of a rule: %s", option)
+		}
+		if err != nil {
+			return RuleConfig{}, err
+		}
+	}
+	return rule, nil
+}
+
+func parseKey(d *caddyfile.Dispenser, to *string) error {
+	if *to != "" {
+		return d.Err("key is given twice")
+	}
+	if !d.AllArgs(to) {
+		return d.ArgErr()
+	}
+	return nil
+}
+
+func parseCost(d *caddyfile.Dispenser, to *int) error {
+	if *to != 0 {
+		return d.Err("cost is given twice")
+	}
+	var cost string
+	if !d.AllArgs(&cost) {
+		return d.ArgErr()
+	}
+	n, err := strconv.Atoi(cost)
+	if err != nil || n < 1 || n > MaxCost {
+		return d.Errf("cost %q is not a number between 1 and %d", cost, MaxCost)
+	}
+	*to = n
 	return nil
 }
 

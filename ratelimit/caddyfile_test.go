@@ -56,7 +56,12 @@ func TestCaddyfile(t *testing.T) {
 		}
 		isekai_rate_limit {
 			key {header.X-Tenant}
-			rule burst 20 1s
+			cost 2
+			rule burst 20 1s {client_ip}
+			rule hourly 500 1h {
+				key {header.X-User}
+				cost 5
+			}
 			rule daily 10000 1d
 		}
 	}`)
@@ -68,8 +73,9 @@ func TestCaddyfile(t *testing.T) {
 		{"handler": "isekai_rate_limit", "name": "login", "limit": 10, "window": 3600000000000,
 			"key": "{http.vars.client_ip}", "headers": "legacy", "dry_run": true},
 		{"handler": "isekai_rate_limit", "name": "limit-1", "limit": 600, "window": 60000000000},
-		{"handler": "isekai_rate_limit", "name": "limit-2", "key": "{http.request.header.X-Tenant}", "rules": [
-			{"name": "burst", "limit": 20, "window": 1000000000},
+		{"handler": "isekai_rate_limit", "name": "limit-2", "key": "{http.request.header.X-Tenant}", "cost": 2, "rules": [
+			{"name": "burst", "limit": 20, "window": 1000000000, "key": "{http.vars.client_ip}"},
+			{"name": "hourly", "limit": 500, "window": 3600000000000, "key": "{http.request.header.X-User}", "cost": 5},
 			{"name": "daily", "limit": 10000, "window": 86400000000000}
 		]},
 		{"handler": "authentication", "providers": {"http_basic": {
@@ -103,6 +109,13 @@ func TestCaddyfileErrors(t *testing.T) {
 		{"isekai_rate_limit 10 1m {\n dry_run yes\n}", "wrong argument count"},
 		{"isekai_rate_limit {\n rule a 1\n}", "wrong argument count"},
 		{"isekai_rate_limit {\n rule a x 1m\n}", `limit "x"`},
+		{"isekai_rate_limit {\n rule a 1 1m k more\n}", "wrong argument count"},
+		{"isekai_rate_limit {\n rule a 1 1m k {\n key l\n}\n}", "key is given twice"},
+		{"isekai_rate_limit {\n rule a 1 1m {\n size 1\n}\n}", "unrecognized option of a rule: size, at Caddyfile:4"},
+		{"isekai_rate_limit {\n rule a 1 1m {\n cost 0\n}\n}", `cost "0" is not a number between 1`},
+		{"isekai_rate_limit 10 1m {\n cost two\n}", `cost "two"`},
+		{"isekai_rate_limit 10 1m {\n cost 1\n cost 1\n}", "cost is given twice"},
+		{"isekai_rate_limit 10 1m {\n cost\n}", "wrong argument count"},
 	}
 	for _, test := range tests {
 		_, err := adapt(":8080 {\n" + test.directive + "\n}")

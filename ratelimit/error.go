@@ -9,6 +9,11 @@ import (
 // ErrLimited is what every error about a request over its limit matches.
 var ErrLimited = errors.New("rate limit exceeded")
 
+// ErrUnavailable says that a Backend did not answer, so that it is not known whether a
+// request is within its limits. It is temporary: answer 503 with Retry-After. What it
+// wraps is not for clients.
+var ErrUnavailable = errors.New("the rate limit cannot be checked")
+
 // LimitedError tells which limits a request is over. It matches ErrLimited.
 type LimitedError struct {
 	// Policies is the names of the rules that refused, in the order of the

@@ -14,7 +14,8 @@ type fieldWriter struct {
 	caddyhttp.ResponseWriterWrapper
 	headers   *Headers
 	decisions []Decision
-	space     [maxRules]Decision // where decisions usually are
+	space     [MaxRules]Decision // where decisions are
+	charges   [MaxRules]Charge   // what they are about
 	written   bool
 }
 

@@ -1,6 +1,8 @@
 package ratelimit
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -14,21 +16,14 @@ import (
 
 func init() { caddy.RegisterModule(new(Handler)) }
 
-// maxRules is how many rules a handler may have; so many are decided without
-// taking memory.
-const maxRules = 8
-
-// clientIPKey is the placeholder of the client's address.
-const clientIPKey = "{http.vars." + caddyhttp.ClientIPVarKey + "}"
-
 // Handler limits how many requests a key may make in a sliding window. It needs
 // neither routes nor the isekai app.
 //
-// What is used is kept in memory, by zone, and outlives config reloads: a zone
-// whose limit is changed keeps its counters. A refused request is charged to no
+// What is used is kept by zone, in memory or on a server that replicas share, and
+// outlives config reloads: a zone whose limit is changed keeps its counters. A refused request is charged to no
 // rule. It ends in error 429 with Retry-After, for handle_errors to answer.
 //
-// A zone keeps up to a million keys. Beyond that, keys that are idle or have
+// A zone keeps up to a million keys in memory. Beyond that, keys that are idle or have
 // used least make room first, so that a flood of random keys neither grows
 // memory nor frees a key that is being limited.
 //
@@ -60,6 +55,10 @@ type Handler struct {
 	// Default: `{http.vars.client_ip}`, which honours trusted_proxies.
 	Key string `json:"key,omitempty"`
 
+	// How many units a request costs, 1 to 1,000,000 and at most the limit.
+	// Default: 1.
+	Cost int `json:"cost,omitempty"`
+
 	// Which response fields tell clients about their limits: `ietf` is
 	// RateLimit-Policy and RateLimit (draft-ietf-httpapi-ratelimit-headers-11),
 	// `legacy` is X-RateLimit-Limit, -Remaining and -Reset (in seconds from
@@ -69,12 +68,16 @@ type Handler struct {
 	// Count and log, but refuse nothing and send no fields. Default: false.
 	DryRun bool `json:"dry_run,omitempty"`
 
-	rules      []Rule
-	byClientIP bool
-	headers    *Headers
-	limiter    *Limiter
-	pooled     bool // the zone's reference is held
-	logger     *zap.Logger
+	SharedConfig
+
+	rules   []Rule
+	charges []Charge // one for each rule, but for its key
+	keys    []Key    // one for each rule
+	headers *Headers
+	backend Backend
+	pooled  bool         // the zone's reference is held
+	release func() error // gives the backend back, if there is one
+	logger  *zap.Logger
 }
 
 // RuleConfig is one of several rules of a Handler.
@@ -88,6 +91,13 @@ type RuleConfig struct {
 
 	// The length of the window in whole seconds, 1s to 31d.
 	Window caddy.Duration `json:"window,omitempty"`
+
+	// What is counted by under this rule. Default: the handler's key.
+	Key string `json:"key,omitempty"`
+
+	// How many units a request costs under this rule, 1 to 1,000,000 and at most
+	// the limit. Default: the handler's cost.
+	Cost int `json:"cost,omitempty"`
 }
 
 // CaddyModule returns the Caddy module information.
@@ -104,15 +114,17 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if h.Key == "" {
 		h.Key = clientIPKey
 	}
-	h.byClientIP = h.Key == clientIPKey || h.Key == "{client_ip}"
 	if h.Headers == "" {
 		h.Headers = HeadersIETF
 	}
+	if h.Cost == 0 {
+		h.Cost = 1
+	}
 	if h.Limit != 0 || h.Window != 0 {
-		h.rules = append(h.rules, Rule{h.Name, h.Limit, time.Duration(h.Window)})
+		h.addRule(RuleConfig{Name: h.Name, Limit: h.Limit, Window: h.Window})
 	}
 	for _, r := range h.Rules {
-		h.rules = append(h.rules, Rule{r.Name, r.Limit, time.Duration(r.Window)})
+		h.addRule(r)
 	}
 	h.headers = NewHeaders(h.Headers, h.rules)
 
@@ -120,24 +132,35 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return fmt.Errorf("taking zone %q: %w", h.Name, err)
 	}
-	h.limiter, h.pooled = limiter, true
+	h.pooled = true
+	if h.backend, h.release, err = h.SharedConfig.Provision(ctx, limiter); err != nil {
+		return fmt.Errorf("zone %s: %w", h.Name, err)
+	}
 	return nil
+}
+
+// addRule adds a rule, with the handler's key and cost if it has none itself.
+func (h *Handler) addRule(r RuleConfig) {
+	rule := Rule{r.Name, r.Limit, time.Duration(r.Window)}
+	h.rules = append(h.rules, rule)
+	h.charges = append(h.charges, Charge{Rule: rule, Scope: h.Name, Cost: cmp.Or(r.Cost, h.Cost)})
+	h.keys = append(h.keys, ParseKey(cmp.Or(r.Key, h.Key)))
 }
 
 // Validate checks the ranges that the fields name.
 func (h *Handler) Validate() error {
-	if !validName(h.Name) {
+	if !ValidName(h.Name) {
 		return fmt.Errorf("name %q: must be 1 to 64 letters, digits or any of _-.:", h.Name)
 	}
 	if len(h.rules) == 0 {
 		return fmt.Errorf("zone %s: no limit and no rules", h.Name)
 	}
-	if len(h.rules) > maxRules {
-		return fmt.Errorf("zone %s: %d rules are more than %d", h.Name, len(h.rules), maxRules)
+	if len(h.rules) > MaxRules {
+		return fmt.Errorf("zone %s: %d rules are more than %d", h.Name, len(h.rules), MaxRules)
 	}
 	names := make(map[string]bool)
-	for _, r := range h.rules {
-		if !validName(r.Name) {
+	for i, r := range h.rules {
+		if !ValidName(r.Name) {
 			return fmt.Errorf("zone %s: rule name %q: must be 1 to 64 letters, digits or any of _-.:", h.Name, r.Name)
 		}
 		if names[r.Name] {
@@ -149,6 +172,9 @@ func (h *Handler) Validate() error {
 		}
 		if r.Window < time.Second || r.Window > MaxWindow || r.Window%time.Second != 0 {
 			return fmt.Errorf("zone %s: rule %s: window %v is not in whole seconds between 1s and 31d", h.Name, r.Name, r.Window)
+		}
+		if most, cost := min(r.Limit, MaxCost), h.charges[i].Cost; cost < 1 || cost > most {
+			return fmt.Errorf("zone %s: rule %s: cost %d is not between 1 and %d, or no request would ever be admitted", h.Name, r.Name, cost, most)
 		}
 	}
 	if !h.Headers.Valid() {
@@ -164,14 +190,33 @@ func (h *Handler) Cleanup() error {
 		return nil
 	}
 	h.pooled = false
-	return releaseZone(h.Name)
+	if h.release == nil {
+		return releaseZone(h.Name)
+	}
+	return errors.Join(h.release(), releaseZone(h.Name))
 }
 
 // ServeHTTP charges the request, and passes it on if all rules admit it.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	fw := &fieldWriter{headers: h.headers}
+	charges := append(fw.charges[:0], h.charges...)
+	for i := range charges {
+		if i > 0 && h.keys[i] == h.keys[i-1] {
+			charges[i].Key = charges[i-1].Key
+		} else {
+			charges[i].Key = h.keys[i].Of(r, "")
+		}
+	}
 	var allowed bool
-	fw.decisions, allowed = h.limiter.AllowAll(fw.space[:0], h.rules, h.Name, h.requestKey(r), 1)
+	var err error
+	fw.decisions, allowed, err = h.backend.Take(r.Context(), fw.space[:0], charges)
+	if err != nil {
+		if h.DryRun {
+			return next.ServeHTTP(w, r)
+		}
+		SetRetryAfter(w.Header(), time.Second)
+		return caddyhttp.Error(http.StatusServiceUnavailable, err)
+	}
 	if !allowed {
 		limited := NewLimitedError(h.rules, fw.decisions)
 		h.report(r, limited)
@@ -185,7 +230,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		return next.ServeHTTP(w, r)
 	}
 	fw.ResponseWriter = w
-	err := next.ServeHTTP(fw, r)
+	err = next.ServeHTTP(fw, r)
 	fw.writeFields() // for a response without a body, or an error's
 	return err
 }
@@ -206,20 +251,6 @@ func (h *Handler) report(r *http.Request, limited *LimitedError) {
 			zap.Bool("dry_run", h.DryRun),
 		)
 	}
-}
-
-func (h *Handler) requestKey(r *http.Request) string {
-	if h.byClientIP {
-		addr, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
-		return ClientKey(addr)
-	}
-	repl := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
-	return repl.ReplaceAll(h.Key, "")
-}
-
-func validName(name string) bool {
-	const allowed = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.:"
-	return len(name) >= 1 && len(name) <= 64 && strings.Trim(name, allowed) == ""
 }
 
 // Interface guards

@@ -30,16 +30,18 @@ func freePort(t *testing.T) int {
 
 // site is a server with the handlers that load gives it.
 type site struct {
-	t      *testing.T
-	port   int
-	client *http.Client
+	t       *testing.T
+	port    int
+	client  *http.Client
+	trusted string // range of proxies whose X-Forwarded-For is believed
+	routes  string // in place of one with the handlers; "%s" stands for the first
 }
 
 func newSite(t *testing.T) *site {
 	t.Helper()
 	transport := &http.Transport{}
 	t.Cleanup(transport.CloseIdleConnections)
-	return &site{t: t, client: &http.Client{Transport: transport}}
+	return &site{t: t, client: &http.Client{Transport: transport}, trusted: "127.0.0.1/32", routes: `{"handle": [%s]}`}
 }
 
 // load makes the site serve handlers, each time on another port: Caddy may
@@ -53,10 +55,10 @@ func (s *site) load(handlers ...string) error {
 		"apps": {"tls": {"disable_storage_check": true, "disable_storage_clean": true}, "http": {"servers": {"s": {
 			"listen": ["127.0.0.1:%d"],
 			"automatic_https": {"disable": true},
-			"trusted_proxies": {"source": "static", "ranges": ["127.0.0.1/32"]},
-			"routes": [{"handle": [%s]}],
+			"trusted_proxies": {"source": "static", "ranges": [%q]},
+			"routes": [%s],
 			"errors": {"routes": [{"handle": [{"handler": "static_response", "body": "{http.error.status_code} {http.isekai_rate_limit.policies}"}]}]}
-		}}}}}`, port, strings.Join(handlers, ","))), true)
+		}}}}}`, port, s.trusted, fmt.Sprintf(s.routes, strings.Join(handlers, ",")))), true)
 	if err == nil {
 		s.port = port
 	}
@@ -79,12 +81,18 @@ func stop(t *testing.T) {
 
 func (s *site) get(t *testing.T, client string) (*http.Response, string) {
 	t.Helper()
-	request, err := http.NewRequest(http.MethodGet, fmt.Sprintf("http://127.0.0.1:%d/", s.port), nil)
+	return s.getPath(t, "/", "X-Forwarded-For", client, "X-Tenant", client)
+}
+
+func (s *site) getPath(t *testing.T, path string, header ...string) (*http.Response, string) {
+	t.Helper()
+	request, err := http.NewRequest(http.MethodGet, fmt.Sprintf("http://127.0.0.1:%d%s", s.port, path), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	request.Header.Set("X-Forwarded-For", client)
-	request.Header.Set("X-Tenant", client)
+	for i := 0; i < len(header); i += 2 {
+		request.Header.Set(header[i], header[i+1])
+	}
 	response, err := s.client.Do(request)
 	if err != nil {
 		t.Fatal(err)
@@ -313,6 +321,10 @@ func TestValidate(t *testing.T) {
 		{`{"name": "v", "limit": 1, "window": "1s", "rules": [{"name": "v", "limit": 1, "window": "2s"}]}`, "two rules named v"},
 		{`{"name": "v", "rules": [{"name": "1"}, {"name": "2"}, {"name": "3"}, {"name": "4"}, {"name": "5"}, {"name": "6"}, {"name": "7"}, {"name": "8"}, {"name": "9"}]}`, "9 rules"},
 		{`{"name": "v", "limit": 1, "window": "1s", "headers": "both"}`, `headers "both"`},
+		{`{"name": "v", "limit": 1, "window": "1s", "cost": -1}`, "cost -1"},
+		{`{"name": "v", "limit": 4, "window": "1s", "cost": 5}`, "cost 5 is not between 1 and 4"},
+		{`{"name": "v", "limit": 2000000, "window": "1s", "cost": 1000001}`, "cost 1000001 is not between 1 and 1000000"},
+		{`{"name": "v", "limit": 9, "window": "1s", "rules": [{"name": "r", "limit": 9, "window": "2s", "cost": 10}]}`, "rule r: cost 10"},
 		{`{"name": "v", "limit": 1, "window": "1s", "unknown": 1}`, "unknown"},
 	}
 	for _, test := range tests {

@@ -71,7 +71,9 @@ func NewHeaders(style HeaderStyle, rules []Rule) *Headers {
 // response. Call it when the upstream's fields are there, just before they are
 // sent: what an upstream says of its own limits is never loosened. RateLimit and
 // RateLimit-Policy are lists, so its members stay and these follow. The legacy
-// fields have room for one limit: the one with less remaining is kept.
+// fields have room for one limit each, and say the rule with the least remaining. Of
+// an upstream's, each that is as strict or is no number stays: a lower limit, less
+// remaining, a longer wait.
 func (h *Headers) Write(header http.Header, decisions []Decision) {
 	if h.policy == "" {
 		return
@@ -115,13 +117,22 @@ func (h *Headers) writeLegacy(header http.Header, decisions []Decision) {
 		}
 	}
 	d := decisions[tightest]
-	theirs, err := strconv.Atoi(header.Get(fieldLegacyRemaining))
-	if err == nil && theirs <= d.Remaining {
-		return
+	tighten(header, fieldLegacyLimit, int64(h.rules[tightest].Limit), false)
+	tighten(header, fieldLegacyRemaining, int64(d.Remaining), false)
+	tighten(header, fieldLegacyReset, seconds(d.Reset), true)
+}
+
+// tighten sets a field unless what is there is as strict: as low, or as high if more
+// is stricter. Of what it can't compare, the upstream's stays.
+func tighten(header http.Header, field string, value int64, more bool) {
+	theirs := header.Values(field)
+	if len(theirs) > 0 {
+		n, err := strconv.ParseInt(strings.TrimSpace(theirs[0]), 10, 64)
+		if len(theirs) > 1 || err != nil || n == value || n > value == more {
+			return
+		}
 	}
-	header.Set(fieldLegacyLimit, strconv.Itoa(h.rules[tightest].Limit))
-	header.Set(fieldLegacyRemaining, strconv.Itoa(d.Remaining))
-	header.Set(fieldLegacyReset, strconv.FormatInt(seconds(d.Reset), 10))
+	header.Set(field, strconv.FormatInt(value, 10))
 }
 
 // SetRetryAfter sets Retry-After to wait in whole seconds, rounded up, at least 1.

@@ -63,9 +63,27 @@ func TestHeaders(t *testing.T) {
 		},
 		{
 			"legacy replaces a looser upstream", ratelimit.HeadersLegacy,
+			[]ratelimit.Rule{route}, []ratelimit.Decision{left(57, 2*time.Second)},
+			http.Header{"X-Ratelimit-Limit": {"1000"}, "X-Ratelimit-Remaining": {"58"}, "X-Ratelimit-Reset": {"1"}},
+			http.Header{"X-Ratelimit-Limit": {"100"}, "X-Ratelimit-Remaining": {"57"}, "X-Ratelimit-Reset": {"2"}},
+		},
+		{
+			"legacy keeps what is stricter of a looser upstream", ratelimit.HeadersLegacy,
 			[]ratelimit.Rule{route}, []ratelimit.Decision{left(57, time.Second)},
 			http.Header{"X-Ratelimit-Limit": {"60"}, "X-Ratelimit-Remaining": {"58"}, "X-Ratelimit-Reset": {"9"}},
-			http.Header{"X-Ratelimit-Limit": {"100"}, "X-Ratelimit-Remaining": {"57"}, "X-Ratelimit-Reset": {"1"}},
+			http.Header{"X-Ratelimit-Limit": {"60"}, "X-Ratelimit-Remaining": {"57"}, "X-Ratelimit-Reset": {"9"}},
+		},
+		{
+			"legacy keeps a date and what is no number", ratelimit.HeadersLegacy,
+			[]ratelimit.Rule{route}, []ratelimit.Decision{left(57, time.Second)},
+			http.Header{"X-Ratelimit-Limit": {"10, 10;w=1"}, "X-Ratelimit-Remaining": {"3", "4"}, "X-Ratelimit-Reset": {"1800000000"}},
+			http.Header{"X-Ratelimit-Limit": {"10, 10;w=1"}, "X-Ratelimit-Remaining": {"3", "4"}, "X-Ratelimit-Reset": {"1800000000"}},
+		},
+		{
+			"legacy keeps an upstream's only field", ratelimit.HeadersLegacy,
+			[]ratelimit.Rule{route}, []ratelimit.Decision{left(57, time.Second)},
+			http.Header{"X-Ratelimit-Limit": {"5"}},
+			http.Header{"X-Ratelimit-Limit": {"5"}, "X-Ratelimit-Remaining": {"57"}, "X-Ratelimit-Reset": {"1"}},
 		},
 		{"none", ratelimit.HeadersNone, []ratelimit.Rule{route}, []ratelimit.Decision{left(57, time.Second)}, nil, http.Header{}},
 		{"no limit", ratelimit.HeadersLegacy, []ratelimit.Rule{free}, []ratelimit.Decision{{Allowed: true}}, nil, http.Header{}},
@@ -79,6 +97,8 @@ func TestHeaders(t *testing.T) {
 			if diff := cmp.Diff(test.want, got); diff != "" {
 				t.Errorf("fields (-want +got):\n%s", diff)
 			}
+			members(t, got["Ratelimit"])
+			members(t, got["Ratelimit-Policy"])
 		})
 	}
 }

@@ -305,6 +305,8 @@ func TestMemoryOfRandomKeys(t *testing.T) {
 	}
 	before := heap()
 	limiter, clock := newLimiter(keys)
+	spend(limiter, perMinute, "", "limited", 20)
+	spend(limiter, perMinute, "", "honest", 6)
 	rnd := rand.New(rand.NewPCG(1, 2))
 	var key [32]byte
 	add := func(n int) {
@@ -322,6 +324,11 @@ func TestMemoryOfRandomKeys(t *testing.T) {
 	add(keys)
 	if after := heap(); after > full+full/10 {
 		t.Errorf("heap grew from %d to %d when the limiter was full", full, after)
+	}
+	for key, want := range map[string]int{"limited": 0, "honest": 4} {
+		if got := spend(limiter, perMinute, "", key, 20); got != want {
+			t.Errorf("the %s client was admitted %d more requests, want %d", key, got, want)
+		}
 	}
 	clock.Advance(time.Hour)
 	limiter.Sweep()

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strings"
 	"time"
 )
 
@@ -12,6 +13,17 @@ import (
 const (
 	// MaxLimit is the highest Rule.Limit.
 	MaxLimit = 1_000_000_000
+
+	// MaxCost is the most units that a request should cost. Charge.Cost may be more.
+	MaxCost = 1_000_000
+
+	// MaxRules is how many rules a request should be held to; so many are decided
+	// without taking memory.
+	MaxRules = 8
+
+	// MaxKey is the longest text of a Key, and the longest value that should be
+	// looked for, in bytes. Requests may come out with longer ones.
+	MaxKey = 1024
 
 	// MinWindow is the shortest Rule.Window and its resolution.
 	MinWindow = time.Millisecond
@@ -56,6 +68,13 @@ func (r Rule) Validate() error {
 	return nil
 }
 
+// ValidName reports whether name is fit for a rule or a zone: 1 to 64 letters,
+// digits or any of "_-.:".
+func ValidName(name string) bool {
+	const allowed = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.:"
+	return len(name) >= 1 && len(name) <= 64 && strings.Trim(name, allowed) == ""
+}
+
 // normal returns the rule with limit and window inside of their ranges.
 func (r Rule) normal() Rule {
 	r.Limit = min(r.Limit, MaxLimit)
@@ -80,7 +99,7 @@ type Decision struct {
 
 	// RetryAfter is how long it takes until the same request is admitted if
 	// nothing else is charged. It is 0 if the request is admitted, and at most
-	// one window. A cost above the limit is never admitted; RetryAfter is then
+	// one window, with a shared backend two. A cost above the limit is never admitted; RetryAfter is then
 	// the time until the key has its whole limit back, at least 1 ns.
 	RetryAfter time.Duration
 }

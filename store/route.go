@@ -131,9 +131,29 @@ type Limits struct {
 	// The window in seconds, 1 to 2,678,400 (31 days). Default: 60.
 	Window int `json:"window,omitempty"`
 
-	// What is counted apart: any text with Caddy placeholders. Default:
-	// "{client_ip}", with IPv6 addresses counted per /64.
+	// What is counted apart: any text with Caddy placeholders, of which
+	// "{client_ip}" stands for "{http.vars.client_ip}". If it is nothing but that,
+	// IPv6 addresses are counted by their /64. Default: who was authenticated if
+	// anybody was, else the client's address.
 	Key string `json:"key,omitempty"`
+
+	// How many units a request costs, 1 to 1,000,000 and at most the limit.
+	// Default: 1.
+	Cost int `json:"cost,omitempty"`
+
+	// Further limits, up to 7. A request must be within rate_limit, which is the
+	// rule "route", and within all of them; one that is not is charged to none.
+	Rules []LimitRule `json:"rules,omitempty"`
+
+	// Whether requests that are over rate_limit or a rule are only reported: by a
+	// line in the log, a metric and the placeholder {http.isekai.limited}. Clients
+	// are told nothing. Default: false.
+	DryRun bool `json:"dry_run,omitempty"`
+
+	// Which response fields tell clients about their limits: "ietf" (RateLimit and
+	// RateLimit-Policy), "legacy" (X-RateLimit-*) or "none". Default: the isekai
+	// app's rate_limit.headers.
+	Headers string `json:"headers,omitempty"`
 
 	// The most bytes of a request's body, up to 1,099,511,627,776 (1 TiB); -1 means
 	// no bound. A larger one is answered 413. Default: 0, which leaves it to the
@@ -143,6 +163,27 @@ type Limits struct {
 	// The most requests in flight on each gateway, up to 1,000,000; open streams
 	// count. More are answered 503. Default: 0, no bound.
 	MaxConcurrent int `json:"max_concurrent,omitempty"`
+}
+
+// LimitRule is a limit beside the route's rate_limit.
+type LimitRule struct {
+	// The name, as clients see it: up to 64 letters, digits or any of "_-.:",
+	// unlike any other of the route, "route" and "consumer". What is used belongs
+	// to the name and the window. Required.
+	Name string `json:"name"`
+
+	// How many units each key may use in any window, 1 to 1,000,000,000. Required.
+	Limit int `json:"limit"`
+
+	// The window in seconds, 1 to 2,678,400 (31 days). Default: 60.
+	Window int `json:"window,omitempty"`
+
+	// What is counted apart under this rule, as Limits.Key. Default: that.
+	Key string `json:"key,omitempty"`
+
+	// How many units a request costs under this rule, 1 to 1,000,000 and at most
+	// Limit. Default: Limits.Cost.
+	Cost int `json:"cost,omitempty"`
 }
 
 // Mirror is a server that gets copies of a route's requests, with the path and the
@@ -181,6 +222,7 @@ const (
 	NoBodyMax        = -1      // the BodyMax of a route without a bound
 	MaxBodyMax       = 1 << 40 // bytes, 1 TiB
 	MaxMaxConcurrent = 1_000_000
+	MaxLimitRules    = 7 // beside rate_limit
 )
 
 // Defaults and bounds of the classic columns.

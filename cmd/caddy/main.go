@@ -8,6 +8,7 @@ import (
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
 
 	_ "github.com/isekai-gateway/isekai"
+	_ "github.com/isekai-gateway/isekai/ratelimit/redis"
 )
 
 func main() { caddycmd.Main() }

@@ -84,7 +84,10 @@ func fullRoute() *store.Route {
 			Headers: map[string]string{"X-Env": "beta"}, Query: map[string]string{"v": "2", "é": ""},
 			StripPrefix: true, PreserveHost: true, MergeSlashes: true,
 			Upstream: &store.Upstream{Protocol: "http1", TLS: &store.UpstreamTLS{ServerName: "a", CA: "PEM\n", InsecureSkipVerify: true}},
-			Limits:   &store.Limits{Window: 30, Key: "{client_ip}", BodyMax: 1 << 40, MaxConcurrent: 7},
+			Limits: &store.Limits{
+				Window: 30, Key: "{client_ip}", Cost: 2, Rules: []store.LimitRule{{Name: "day", Limit: 10_000, Window: 86_400, Key: "{http.request.host}", Cost: 3}},
+				DryRun: true, Headers: "legacy", BodyMax: 1 << 40, MaxConcurrent: 7,
+			},
 			CORS: &store.CORS{
 				Origins: []string{`~https://[a-z]+\.app\.test`}, Methods: []string{"PUT"}, Headers: []string{"X-A"}, ExposeHeaders: []string{"X-B"},
 				Credentials: true, MaxAge: -1, PrivateNetwork: true,
