@@ -149,10 +149,13 @@ func TestPolicy(t *testing.T) {
 				t.Fatal(err)
 			}
 			r, repl := newRequest("/", c.header...)
-			_, err = policy.Authenticate(r, repl)
+			id, err := policy.Authenticate(r, repl)
 			h := make(http.Header)
 			if got := status(h, err); got != c.status {
 				t.Errorf("status %d (%v), want %d", got, err, c.status)
+			}
+			if c.status == http.StatusForbidden && id.Caller() != "api_key:7" {
+				t.Errorf("forbidden to %+v", id)
 			}
 			if diff := cmp.Diff(c.challenges, h.Values("WWW-Authenticate")); diff != "" {
 				t.Error(diff)

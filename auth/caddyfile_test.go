@@ -129,6 +129,7 @@ func TestCaddyfileErrors(t *testing.T) {
 		"anonymous groups":  {"isekai_auth api_key {\nanonymous\ngroups a\n}", "no effect"},
 		"argument":          {"isekai_auth api_key {\nanonymous yes\n}", "wrong argument count"},
 		"issuer twice":      {"isekai_auth jwt {\n" + jwt + "key_file a\n}\n" + jwt + "key_file a\n}\n}", "stands twice"},
+		"issuer's name":     {"isekai_auth jwt {\njwt a/b {\nissuer x\naudience y\nkey_file a\n}\n}", "a name has"},
 		"no key":            {"isekai_auth jwt {\n" + jwt + "}\n}", "exactly one of jwks_url"},
 		"unknown in jwt":    {"isekai_auth jwt {\n" + jwt + "keys x\n}\n}", "unrecognized option: keys"},
 		"plain secret":      {"isekai_auth jwt {\n" + jwt + "secret abc\n}\n}", "placeholder"},

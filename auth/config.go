@@ -98,6 +98,9 @@ func (c *Config) Validate() error {
 		if issuer == nil {
 			return fmt.Errorf("jwt.%s must not be null", name)
 		}
+		if name == "" || strings.ContainsFunc(name, notInName) {
+			return fmt.Errorf("jwt.%s: a name has letters, digits, hyphens, dots and underscores only", name)
+		}
 		if err := issuer.validate(); err != nil {
 			return fmt.Errorf("jwt.%s: %w", name, err)
 		}
@@ -117,6 +120,12 @@ func (c *Config) Validate() error {
 // reserved are fields that can carry no identity and no key, since HTTP or
 // forwarding gives them another meaning.
 var reserved = []string{"Authorization", "Content-Length", "Content-Type", "Cookie", "Host", "X-Request-Id", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto"}
+
+// notInName keeps slashes out of the names of issuers, or who "a/b/c" is would depend
+// on where the issuer ends.
+func notInName(r rune) bool {
+	return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("-._", r)
+}
 
 func checkField(name string) error {
 	canonical := textproto.CanonicalMIMEHeaderKey(name)

@@ -46,11 +46,11 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	repl := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
 	h.policy.verifier.Clean(r)
 	id, err := h.policy.Authenticate(r, repl)
-	if err != nil {
-		return Refuse(w.Header(), err)
-	}
 	if id != nil {
 		Log(r, id)
+	}
+	if err != nil {
+		return Refuse(w.Header(), err)
 	}
 	return next.ServeHTTP(w, r)
 }

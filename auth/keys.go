@@ -149,13 +149,22 @@ func (s *keySet) wait(ctx context.Context) bool {
 	s.mu.Unlock()
 	timeout := time.NewTimer(keysWait)
 	defer timeout.Stop()
-	select {
-	case <-next:
-		return true
-	case <-timeout.C:
-	case <-ctx.Done():
+	for {
+		select {
+		case <-next:
+			s.mu.Lock()
+			again := s.pending // that load had begun before it was asked for
+			next = s.next
+			s.mu.Unlock()
+			if !again {
+				return true
+			}
+		case <-timeout.C:
+			return false
+		case <-ctx.Done():
+			return false
+		}
 	}
-	return false
 }
 
 // run loads the set now, every interval, after failures soon again, and when asked
@@ -202,7 +211,7 @@ func (s *keySet) reload(ctx context.Context) error {
 	if err != nil && (s.failed == nil || s.failed.Error() != err.Error()) && !errors.Is(ctx.Err(), context.Canceled) {
 		s.logger.Warn("keys of an issuer could not be loaded; those that are known go on", zap.Error(err))
 	}
-	s.failed, s.pending = err, false
+	s.failed, s.pending = err, len(s.wake) > 0
 	close(s.next)
 	s.next = make(chan struct{})
 	return err

@@ -82,7 +82,7 @@ func (v *Verifier) Policy(policy *store.Auth) (*Policy, error) {
 // of these names are assumed to be gone, see Verifier.Clean.
 //
 // Wrong credentials are refused even where none are needed: who has a key means to be
-// known. The error is for Refuse.
+// known. The error is for Refuse; with ErrForbidden comes whom it is about.
 func (p *Policy) Authenticate(r *http.Request, repl *caddy.Replacer) (*Identity, error) {
 	id, err := p.verifier.Authenticate(r, p.methods)
 	a := readAuthorization(r.Header)
@@ -92,7 +92,7 @@ func (p *Policy) Authenticate(r *http.Request, repl *caddy.Replacer) (*Identity,
 	id.SetPlaceholders(repl)
 	switch {
 	case err == nil && len(p.groups) > 0 && !id.InAny(p.groups):
-		return nil, ErrForbidden
+		return id, ErrForbidden
 	case err == nil:
 		p.verifier.tell(r.Header, repl, id)
 		return id, nil

@@ -46,14 +46,14 @@ func (c *compiler) newAuth(route *routing.Route) (*auth.Policy, error) {
 // refuses it if nobody may or the wrong one does.
 func (x *Exchange) authenticate(w http.ResponseWriter, r *http.Request, policy *auth.Policy, repl *caddy.Replacer) error {
 	id, err := policy.Authenticate(r, repl)
-	if err != nil {
-		return auth.Refuse(w.Header(), err)
-	}
 	if x.identity = id; id != nil {
 		auth.Log(r, id)
 		if id.Consumer != nil {
 			x.consumer = quota.OfConsumer(id.Consumer)
 		}
+	}
+	if err != nil {
+		return auth.Refuse(w.Header(), err)
 	}
 	return nil
 }
