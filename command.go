@@ -175,7 +175,7 @@ func withStore(ctx context.Context, dsn string, fn func(context.Context, store.S
 	if path, ok := strings.CutPrefix(dsn, "sqlite://"); ok {
 		// A mistyped path would otherwise become a new database with a token that
 		// opens nothing.
-		if _, err := os.Stat(path); err != nil {
+		if _, err := os.Stat(path); err != nil { //nolint:gosec // the caller's own file
 			return fmt.Errorf("there is no database %s; name it with --store, or start the gateway once", path)
 		}
 	}
@@ -186,7 +186,7 @@ func withStore(ctx context.Context, dsn string, fn func(context.Context, store.S
 	if err != nil {
 		return err
 	}
-	defer st.Close() //nolint:errcheck // what was to be written is committed
+	defer st.Close()
 	if err := st.Migrate(ctx); err != nil {
 		return fmt.Errorf("migrating schema: %w", err)
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -55,9 +56,7 @@ func left(t *testing.T, res response) map[string]int64 {
 func newText(t *testing.T, fields http.Header) string {
 	t.Helper()
 	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		for name, values := range fields {
-			w.Header()[name] = values
-		}
+		maps.Copy(w.Header(), fields)
 		fmt.Fprint(w, r.Header.Get("X-Limited"))
 	}))
 	t.Cleanup(upstream.Close)
@@ -230,9 +229,7 @@ func TestLimitFieldsOfARoute(t *testing.T) {
 	}
 	for i, tt := range tests {
 		limits := route{"window": 3600}
-		for name, value := range tt.limits {
-			limits[name] = value
-		}
+		maps.Copy(limits, tt.limits)
 		path := fmt.Sprintf("/%d", i)
 		s.create(route{"path": path, "target_url": newText(t, tt.upstream), "rate_limit": 10, "limits": limits})
 		got := make(map[string][]string)

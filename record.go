@@ -61,5 +61,5 @@ func sampled(byDefault *float64, route *routing.Route) bool {
 			sample = route.Log.Sample
 		}
 	}
-	return sample == nil || *sample >= 1 || rand.Float64() < *sample //nolint:gosec // a lot, not a secret
+	return sample == nil || *sample >= 1 || rand.Float64() < *sample
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 
 	"go.uber.org/zap"
@@ -129,10 +130,8 @@ func (c *APIKeyConfig) validate() error {
 			return fmt.Errorf("api_key.headers: %w", err)
 		}
 	}
-	for _, name := range c.Query {
-		if name == "" {
-			return errors.New("api_key.query: a name must not be empty")
-		}
+	if slices.Contains(c.Query, "") {
+		return errors.New("api_key.query: a name must not be empty")
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
@@ -52,10 +53,8 @@ func (s *Site) Provision(ctx caddy.Context) error {
 
 func (s *Site) verifier(ctx caddy.Context, app App) (*Verifier, error) {
 	if app == nil {
-		for _, method := range s.Any {
-			if method == MethodAPIKey {
-				return nil, errors.New("api_key needs the isekai app, whose store has the keys (in a Caddyfile, the global option isekai)")
-			}
+		if slices.Contains(s.Any, MethodAPIKey) {
+			return nil, errors.New("api_key needs the isekai app, whose store has the keys (in a Caddyfile, the global option isekai)")
 		}
 	}
 	if reflect.ValueOf(s.Config).IsZero() && app != nil {

@@ -21,7 +21,7 @@ func (v *Verifier) Own() []string { return v.own }
 // removed when the request is forwarded.
 func (v *Verifier) Clean(r *http.Request) {
 	fields.Drop(r.Header, v.own)
-	fields.Drop(http.Header(r.Trailer), v.own)
+	fields.Drop(r.Trailer, v.own)
 	lines, ok := r.Header["Connection"]
 	if !ok {
 		return

@@ -144,7 +144,7 @@ func (l *limiter) rehearse(own *limit, x *Exchange, r *http.Request) (over bool)
 	if err != nil || allowed {
 		return false
 	}
-	l.report(x, own.rules, decisions, true)
+	_ = l.report(x, own.rules, decisions, true) // nobody is refused
 	l.tally.DryRun()
 	return true
 }

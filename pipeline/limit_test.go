@@ -69,8 +69,7 @@ func (a *admission) ask(t *testing.T, consumer *ratelimit.Charge) (admitted, err
 		w.WriteHeader(http.StatusOK)
 	}
 	var got admitted
-	var refused caddyhttp.HandlerError
-	if errors.As(err, &refused) {
+	if refused, ok := errors.AsType[caddyhttp.HandlerError](err); ok {
 		got.Status = refused.StatusCode
 	}
 	got.Policy, got.Left = rec.Header()["Ratelimit-Policy"], rec.Header()["Ratelimit"]

@@ -99,7 +99,7 @@ func (c *SharedConfig) Provision(ctx caddy.Context, local *Limiter) (b Backend, 
 	if name == memoryBackend {
 		return local, func() error { return nil }, nil
 	}
-	if _, err := findBackend(name); err != nil {
+	if err := checkBackend(name); err != nil {
 		return nil, nil, err
 	}
 	module, err := ctx.LoadModule(c, "BackendRaw")
@@ -150,16 +150,16 @@ type server struct {
 // Destruct implements caddy.Destructor.
 func (s *server) Destruct() error { return s.remote.Close() }
 
-// findBackend returns the module of a name, or an error that says what to do.
-func findBackend(name string) (caddy.ModuleInfo, error) {
-	info, err := caddy.GetModule(BackendNamespace + "." + name)
+// checkBackend says what to do if there is no module of a name.
+func checkBackend(name string) error {
+	_, err := caddy.GetModule(BackendNamespace + "." + name)
 	switch {
 	case err == nil:
-		return info, nil
+		return nil
 	case name == "redis":
-		return info, errors.New("rate limit backend redis is not built in: build with the package github.com/isekai-gateway/isekai/ratelimit/redis")
+		return errors.New("rate limit backend redis is not built in: build with the package github.com/isekai-gateway/isekai/ratelimit/redis")
 	default:
-		return info, fmt.Errorf("unknown rate limit backend %q: must be memory, store, postgres or redis", name)
+		return fmt.Errorf("unknown rate limit backend %q: must be memory, store, postgres or redis", name)
 	}
 }
 
@@ -211,7 +211,7 @@ func (c *SharedConfig) unmarshalBackend(d *caddyfile.Dispenser, name string) err
 		c.BackendRaw = caddyconfig.JSONModuleObject(struct{}{}, "name", memoryBackend, nil)
 		return nil
 	}
-	if _, err := findBackend(name); err != nil {
+	if err := checkBackend(name); err != nil {
 		return d.Err(err.Error())
 	}
 	module, err := caddyfile.UnmarshalModule(d, BackendNamespace+"."+name)

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// ErrNameTaken: another live consumer or token has this name.
+// ErrNameTaken says that another live consumer or token has the name.
 var ErrNameTaken = errors.New("the name is taken")
 
 // Credentials keeps consumers, their API keys and the tokens for the admin API. Every
@@ -72,7 +72,7 @@ type Credentials interface {
 	Used(ctx context.Context, kind CredentialKind, at map[string]time.Time) error
 }
 
-// ErrTooMany: there are as many as there may be.
+// ErrTooMany says that there are as many as there may be.
 var ErrTooMany = errors.New("there are too many already")
 
 // MaxKeys is how many live keys a consumer may have.
@@ -214,9 +214,11 @@ func (s *sqlStore) DeleteConsumer(ctx context.Context, id, ifRevision int64, by 
 		if err := checkConsumer(ctx, tx, id, ifRevision); err != nil {
 			return err
 		}
-		for _, of := range []string{"api_keys SET %s WHERE deleted_at IS NULL AND consumer_id = $1", "consumers SET %s WHERE id = $1"} {
-			statement := "UPDATE " + fmt.Sprintf(of,
-				"deleted_at = $2, updated_at = $2, revision = $3, updated_by = $4, updated_from = $5")
+		const set = " SET deleted_at = $2, updated_at = $2, revision = $3, updated_by = $4, updated_from = $5 "
+		for _, statement := range []string{
+			"UPDATE api_keys" + set + "WHERE deleted_at IS NULL AND consumer_id = $1",
+			"UPDATE consumers" + set + "WHERE id = $1",
+		} {
 			if _, err := tx.ExecContext(ctx, statement, id, now(), revision, by.Actor, by.Source); err != nil {
 				return err
 			}

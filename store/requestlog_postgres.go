@@ -39,7 +39,7 @@ func insertLogsPostgres(ctx context.Context, pool *pgxpool.Pool, rows []RequestL
 	for i := range rows {
 		r := &rows[i]
 		routes[i], durations[i], in[i], out[i] = r.RouteID, r.Duration.Microseconds(), r.BytesIn, r.BytesOut
-		statuses[i], times[i], created[i] = int32(r.Status), int32(min(milliseconds(r.Duration), 1<<31-1)), r.CreatedAt //nolint:gosec // in range
+		statuses[i], times[i], created[i] = int32(r.Status), int32(min(milliseconds(r.Duration), 1<<31-1)), r.CreatedAt
 		for t, text := range []string{r.Method, r.Host, r.Path, r.ClientIP, r.UserAgent, r.Upstream, r.RequestID, r.TraceID, r.Consumer, r.Error} {
 			texts[t][i] = text
 		}

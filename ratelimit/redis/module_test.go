@@ -3,6 +3,7 @@ package redis_test
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"strings"
@@ -64,9 +65,7 @@ func TestCaddyfile(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}
-		for field, value := range map[string]any{"handler": "isekai_rate_limit", "name": "zone", "limit": 5.0, "window": 6e10} {
-			c.want[field] = value
-		}
+		maps.Copy(c.want, map[string]any{"handler": "isekai_rate_limit", "name": "zone", "limit": 5.0, "window": 6e10})
 		if diff := cmp.Diff(c.want, got); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", name, diff)
 		}
@@ -143,9 +142,7 @@ func TestHandler(t *testing.T) {
 			"handler": "isekai_rate_limit", "name": zone, "limit": 2, "window": "24h", "timeout": "30s",
 			"backend": map[string]any{"name": "redis", "addresses": []string{address}, "password": "{env.TEST_LIMIT_PASSWORD}"},
 		}
-		for field, value := range change {
-			handler[field] = value
-		}
+		maps.Copy(handler, change)
 		if err := load(t, port, handler); err != nil {
 			t.Fatal(err)
 		}
