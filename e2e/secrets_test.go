@@ -40,8 +40,8 @@ func TestSecretsAreNowhere(t *testing.T) {
 	}
 	dsn.User = url.UserPassword(dsn.User.Username(), storePassword) // the test's server asks for none
 	g := startGateway(t, settings{
-		dsn:    "{env.PLANTED_STORE}",
-		env:    []string{"PLANTED_STORE=" + dsn.String(), "PLANTED_REDIS=" + redisPassword, "PLANTED_JWT=" + jwtSecret},
+		dsn: "{env.PLANTED_STORE}",
+		env: []string{"PLANTED_STORE=" + dsn.String(), "PLANTED_REDIS=" + redisPassword, "PLANTED_JWT=" + jwtSecret},
 		options: `auth {
 			api_key {
 				header X-API-Key X-Other-Key

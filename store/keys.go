@@ -9,9 +9,9 @@ import (
 const (
 	keyColumns = `k.id, k.consumer_id, k.name, k.hash, k.enabled, k.expires_at, u.used_at,
 		k.revision, k.created_at, k.updated_at`
-	keyTables = `api_keys k LEFT JOIN credential_uses u ON u.kind = 'api_key' AND u.id = k.id` //nolint:gosec // no secret
+	keyTables = `api_keys k LEFT JOIN credential_uses u ON u.kind = 'api_key' AND u.id = k.id`
 
-	tokenColumns = `t.id, t.name, t.role, t.hash, t.expires_at, u.used_at, t.revision, t.created_at`
+	tokenColumns = `t.id, t.name, t.role, t.hash, t.expires_at, u.used_at, t.revision, t.created_at`      //nolint:gosec // no secret
 	tokenTables  = `admin_tokens t LEFT JOIN credential_uses u ON u.kind = 'admin_token' AND u.id = t.id` //nolint:gosec // no secret
 )
 
