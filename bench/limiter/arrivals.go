@@ -57,9 +57,10 @@ func bursts(rnd *rand.Rand, size int, rate float64) []time.Duration {
 // perWindow returns the given offsets in every nth window.
 func perWindow(nth int, offsets ...time.Duration) []time.Duration {
 	var at []time.Duration
-	for w := time.Duration(1); w*window < duration; w += time.Duration(nth) {
+	every := window * time.Duration(nth)
+	for begins := time.Duration(window); begins < duration; begins += every {
 		for _, offset := range offsets {
-			at = append(at, w*window+offset)
+			at = append(at, begins+offset)
 		}
 	}
 	return at

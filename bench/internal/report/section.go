@@ -38,7 +38,7 @@ func WriteSection(path, name, body string) error {
 	if err != nil {
 		return fmt.Errorf("changing %s: %w", path, err)
 	}
-	if err := os.WriteFile(path, []byte(changed), 0o600); err != nil {
+	if err := os.WriteFile(path, []byte(changed), 0o600); err != nil { //nolint:gosec // the caller's own file
 		return fmt.Errorf("writing results: %w", err)
 	}
 	return nil
