@@ -58,7 +58,7 @@ func bursts(rnd *rand.Rand, size int, rate float64) []time.Duration {
 func perWindow(nth int, offsets ...time.Duration) []time.Duration {
 	var at []time.Duration
 	every := window * time.Duration(nth)
-	for begins := time.Duration(window); begins < duration; begins += every {
+	for begins := window; begins < duration; begins += every {
 		for _, offset := range offsets {
 			at = append(at, begins+offset)
 		}
