@@ -244,6 +244,16 @@ func TestAuthAmongPolicies(t *testing.T) {
 	}
 }
 
+// newEcho is an upstream that says as whom it was asked.
+func newEcho(t *testing.T) string {
+	t.Helper()
+	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-Echo-Consumer", strings.Join(r.Header.Values("X-Consumer-Name"), "|"))
+	}))
+	t.Cleanup(upstream.Close)
+	return upstream.URL
+}
+
 // TestSiteAuth puts the handler and the provider in front of other handlers.
 func TestSiteAuth(t *testing.T) {
 	handle := func(path string, handlers ...any) any {
@@ -256,6 +266,7 @@ func TestSiteAuth(t *testing.T) {
 		siteOf(cfg)["routes"] = append([]any{
 			handle("/handler", map[string]any{"handler": "isekai_auth", "any": []any{"api_key"}, "groups": []any{"a"}}, says),
 			handle("/own", own, says),
+			handle("/routed/*", map[string]any{"handler": "isekai_auth", "any": []any{"api_key"}, "anonymous": true}, map[string]any{"handler": "isekai"}),
 			handle("/provider", map[string]any{"handler": "authentication", "providers": map[string]any{"isekai": map[string]any{"any": []any{"api_key"}}}}, says),
 		}, routes...)
 	})
@@ -282,6 +293,30 @@ func TestSiteAuth(t *testing.T) {
 		}
 		if res.StatusCode != tt.status || got != tt.want {
 			t.Errorf("%s %v: %d %q, want %d %q", tt.path, tt.header, res.StatusCode, got, tt.status, tt.want)
+		}
+	}
+	// Routes know whom the site has let in, unless they ask themselves.
+	upstream := newEcho(t)
+	s.create(route{"path": "/routed/plain", "target_url": upstream, "limits": route{"rules": []route{{"name": "each", "limit": 1}}}})
+	s.create(route{"path": "/routed/asks", "target_url": upstream, "auth": route{"any": []string{"api_key"}, "anonymous": true}})
+	for _, tt := range []struct {
+		path, key string
+		status    int
+		want      string
+	}{
+		{"/routed/plain", member, 200, "member"},
+		{"/routed/plain", other, 200, "other"}, // counted apart
+		{"/routed/plain", member, 429, ""},
+		{"/routed/plain", "", 200, ""},
+		{"/routed/asks", member, 200, ""}, // the site has taken the key
+	} {
+		header := []string{"X-Consumer-Name", "root"}
+		if tt.key != "" {
+			header = append(header, "X-API-Key", tt.key)
+		}
+		res := s.get(tt.path, header...)
+		if got := res.Header.Get("X-Echo-Consumer"); res.StatusCode != tt.status || got != tt.want {
+			t.Errorf("%s: %d as %q, want %d as %q", tt.path, res.StatusCode, got, tt.status, tt.want)
 		}
 	}
 	// What a site asks for must be configured somewhere.

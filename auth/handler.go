@@ -52,6 +52,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if err != nil {
 		return Refuse(w.Header(), err)
 	}
+	if id != nil {
+		h.policy.verifier.leave(r, id)
+	}
 	return next.ServeHTTP(w, r)
 }
 
@@ -96,6 +99,7 @@ func (p *Provider) Authenticate(w http.ResponseWriter, r *http.Request) (caddyau
 		return caddyauth.User{}, true, nil
 	}
 	Log(r, id)
+	p.policy.verifier.leave(r, id)
 	return caddyauth.User{ID: id.ID, Metadata: id.User()}, true, nil
 }
 

@@ -46,25 +46,31 @@ func (c *compiler) newAuth(route *routing.Route) (*auth.Policy, error) {
 // refuses it if nobody may or the wrong one does.
 func (x *Exchange) authenticate(w http.ResponseWriter, r *http.Request, policy *auth.Policy, repl *caddy.Replacer) error {
 	id, err := policy.Authenticate(r, repl)
-	if x.identity = id; id != nil {
+	if id != nil {
 		auth.Log(r, id)
-		if id.Consumer != nil {
-			x.consumer = quota.OfConsumer(id.Consumer)
-		}
 	}
+	x.identify(id)
 	if err != nil {
 		return auth.Refuse(w.Header(), err)
 	}
 	return nil
 }
 
-// Identity returns who makes the request; nil if the route does not ask or nobody
-// said.
+// identify notes who makes the request, nil for nobody.
+func (x *Exchange) identify(id *auth.Identity) {
+	x.identity = id
+	if id != nil && id.Consumer != nil {
+		x.consumer = quota.OfConsumer(id.Consumer)
+	}
+}
+
+// Identity returns who makes the request; nil if neither the route nor the site asks,
+// or nobody said.
 func (x *Exchange) Identity() *auth.Identity { return x.identity }
 
 // Caller returns a text that tells whoever makes the request from all others, e.g.
-// "api_key:7" or "jwt:corp/alice", and is unlike any address; empty if the route does
-// not ask or nobody said. Limits count by it.
+// "api_key:7" or "jwt:corp/alice", and is unlike any address; empty if it has no
+// Identity. Limits count by it.
 func (x *Exchange) Caller() string {
 	if x.identity == nil {
 		return ""

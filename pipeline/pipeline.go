@@ -100,6 +100,8 @@ func (p *Pipeline) Serve(w http.ResponseWriter, r *http.Request, x *Exchange) er
 		if err := x.authenticate(w, r, p.auth, repl); err != nil {
 			return err
 		}
+	} else {
+		x.identify(auth.FromSite(r))
 	}
 	if err := p.admit(x, &x.writer, r); err != nil {
 		return err
