@@ -1,0 +1,168 @@
+package isekai
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
+
+	"github.com/isekai-gateway/isekai/gateway"
+	"github.com/isekai-gateway/isekai/pipeline"
+	"github.com/isekai-gateway/isekai/requestlog"
+	"github.com/isekai-gateway/isekai/store"
+)
+
+// StoreConfig names the database that keeps the routes.
+type StoreConfig struct {
+	// The database: "postgres://user:password@host/name", "sqlite://path" (relative
+	// to the working directory; "sqlite:///path" is absolute). Placeholders such
+	// as {env.ISEKAI_DATABASE_URL} are resolved when the configuration is loaded
+	// and never appear in Caddy's /config. Default, also if the text is empty
+	// after that: "sqlite://data/isekai.db".
+	DSN string `json:"dsn,omitempty"`
+
+	// The most connections to the database. Default: 16.
+	MaxConns int `json:"max_conns,omitempty"`
+
+	// How long to wait for a connection. Default: 5s.
+	ConnectTimeout caddy.Duration `json:"connect_timeout,omitempty"`
+
+	// How long a statement may take. Default: 5s.
+	QueryTimeout caddy.Duration `json:"query_timeout,omitempty"`
+
+	// How often the database is asked whether the routes have changed.
+	// Default: 1s.
+	PollInterval caddy.Duration `json:"poll_interval,omitempty"`
+}
+
+// CacheConfig bounds the cache of compiled routes. A route that is not in it is
+// compiled on its next request, which takes well under a millisecond.
+type CacheConfig struct {
+	// How long a compiled route is kept after its last request. Default: 5m.
+	TTL caddy.Duration `json:"ttl,omitempty"`
+
+	// How often expired ones are removed. Default: 1m.
+	CleanupInterval caddy.Duration `json:"cleanup_interval,omitempty"`
+
+	// The most compiled routes. Default: 10000.
+	MaxSize int `json:"max_size,omitempty"`
+}
+
+// RequestLogConfig sets up the log of all requests in the store's table request_logs.
+// Rows are written in the background; a request never waits for them.
+type RequestLogConfig struct {
+	// Whether nothing is logged. Default: false.
+	Off bool `json:"off,omitempty"`
+
+	// The part of the requests that is logged, above 0 and at most 1, by lot. A
+	// route's own log.sample goes before. Default: 1.
+	Sample *float64 `json:"sample,omitempty"`
+
+	// How long rows are kept. PostgreSQL drops whole days. Default: 7d.
+	Retention caddy.Duration `json:"retention,omitempty"`
+
+	// The most records that wait to be written, at about half a kilobyte each. More
+	// are dropped and counted. Default: 65536.
+	Queue int `json:"queue,omitempty"`
+
+	// The most rows in one write. Default: 1000.
+	Batch int `json:"batch,omitempty"`
+
+	// How long a record waits at most for others to be written with. Default: 1s.
+	FlushInterval caddy.Duration `json:"flush_interval,omitempty"`
+}
+
+// TargetsConfig restricts the addresses that routes may forward to. They are
+// checked when a route is written and, after name resolution, whenever a
+// connection is made.
+type TargetsConfig struct {
+	// If not empty, only these IP addresses and CIDR ranges are allowed. By
+	// default all are but link-local (with the clouds' metadata services),
+	// unspecified, multicast and reserved ones.
+	Allow []string `json:"allow,omitempty"`
+
+	// IP addresses and CIDR ranges that are refused, also if allowed above. This
+	// process's own admin endpoint is always refused.
+	Deny []string `json:"deny,omitempty"`
+}
+
+// validate checks the settings' ranges.
+func (a *App) validate() error {
+	for name, value := range map[string]caddy.Duration{
+		"health_interval": a.HealthInterval, "stats_interval": a.StatsInterval, "drain_timeout": a.DrainTimeout,
+		"cache.ttl": a.Cache.TTL, "cache.cleanup_interval": a.Cache.CleanupInterval,
+		"store.connect_timeout": a.Store.ConnectTimeout, "store.query_timeout": a.Store.QueryTimeout,
+		"store.poll_interval": a.Store.PollInterval, "request_log.retention": a.RequestLog.Retention,
+		"request_log.flush_interval": a.RequestLog.FlushInterval,
+	} {
+		if value < 0 {
+			return fmt.Errorf("%s must not be negative", name)
+		}
+	}
+	for name, value := range map[string]int64{
+		"max_concurrent": int64(a.MaxConcurrent), "body_max": a.BodyMax,
+		"cache.max_size": int64(a.Cache.MaxSize), "store.max_conns": int64(a.Store.MaxConns),
+		"request_log.queue": int64(a.RequestLog.Queue), "request_log.batch": int64(a.RequestLog.Batch),
+	} {
+		if value < 0 {
+			return fmt.Errorf("%s must not be negative", name)
+		}
+	}
+	if sample := a.RequestLog.Sample; sample != nil && (*sample <= 0 || *sample > 1) {
+		return errors.New("request_log.sample must be above 0 and at most 1; for none, set request_log.off")
+	}
+	return pipeline.CheckAllowList(a.plugins())
+}
+
+func (a *App) plugins() []string {
+	if a.Plugins == nil {
+		return pipeline.DefaultPlugins
+	}
+	return a.Plugins
+}
+
+// sharedConfig is what configurations must have in common to share a gateway.
+type sharedConfig struct{ gateway.Config }
+
+func (a *App) gatewayConfig() sharedConfig {
+	dsn := caddy.NewReplacer().ReplaceKnown(a.Store.DSN, "")
+	if dsn == "" {
+		dsn = defaultDSN
+	}
+	return sharedConfig{gateway.Config{
+		DSN: dsn,
+		Store: store.Options{
+			MaxConns:       a.Store.MaxConns,
+			ConnectTimeout: time.Duration(a.Store.ConnectTimeout),
+			QueryTimeout:   time.Duration(a.Store.QueryTimeout),
+		},
+		RequestLog: requestlog.Config{
+			Queue:         a.RequestLog.Queue,
+			Batch:         a.RequestLog.Batch,
+			FlushInterval: time.Duration(a.RequestLog.FlushInterval),
+			Retention:     time.Duration(a.RequestLog.Retention),
+		},
+		PollInterval:   time.Duration(a.Store.PollInterval),
+		HealthInterval: time.Duration(a.HealthInterval),
+		StatsInterval:  time.Duration(a.StatsInterval),
+		Log:            func() *zap.Logger { return caddy.Log().Named("isekai") },
+	}}
+}
+
+// key identifies a gateway in the pool by all that makes it, without showing
+// the password that a DSN may have.
+func (c sharedConfig) key() (string, error) {
+	encoded, err := json.Marshal([]any{
+		c.DSN, c.Store, c.RequestLog, c.PollInterval, c.HealthInterval, c.StatsInterval,
+	})
+	if err != nil {
+		return "", fmt.Errorf("encoding gateway settings: %w", err)
+	}
+	sum := sha256.Sum256(encoded)
+	return hex.EncodeToString(sum[:]), nil
+}
