@@ -161,6 +161,9 @@ func (a *App) Provision(ctx caddy.Context) error {
 	}
 
 	cfg := a.gatewayConfig()
+	if err := a.checkLimits(cfg.DSN); err != nil {
+		return err
+	}
 	key, err := cfg.key()
 	if err != nil {
 		return err

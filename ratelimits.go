@@ -70,11 +70,25 @@ func (p pooledLimiter) Destruct() error {
 	return nil
 }
 
+// checkLimits checks the settings as far as nothing must be opened for that. The DSN is
+// that of the store.
+func (a *App) checkLimits(dsn string) error {
+	if h := a.RateLimit.Headers; h != "" && !h.Valid() {
+		return fmt.Errorf("rate_limit.headers %q: must be ietf, legacy or none", h)
+	}
+	err := a.RateLimit.Validate()
+	name, _ := a.RateLimit.BackendName() // checked just now
+	if err == nil && name == "store" && strings.HasPrefix(dsn, "sqlite:") {
+		err = errNotShared
+	}
+	if err != nil {
+		return fmt.Errorf("rate_limit: %w", err)
+	}
+	return nil
+}
+
 // openLimits takes a reference to the counters. The DSN is that of the store.
 func (a *App) openLimits(ctx caddy.Context, dsn string) (*limits, error) {
-	if h := a.RateLimit.Headers; h != "" && !h.Valid() {
-		return nil, fmt.Errorf("rate_limit.headers %q: must be ietf, legacy or none", h)
-	}
 	value, _, err := limiters.LoadOrNew(routeLimiter, func() (caddy.Destructor, error) {
 		l := ratelimit.New(ratelimit.Config{})
 		l.Start()
@@ -101,9 +115,6 @@ func (a *App) shareLimits(ctx caddy.Context, local *ratelimit.Limiter, dsn strin
 	}
 	if name != "store" {
 		return a.RateLimit.Provision(ctx, local)
-	}
-	if err := a.RateLimit.Validate(); err != nil {
-		return nil, nil, err
 	}
 	// The module asks for this app, which is still being provisioned.
 	store, err := newStoreBackend(ctx, dsn)

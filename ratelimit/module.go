@@ -57,8 +57,15 @@ type SharedConfig struct {
 	Timeout caddy.Duration `json:"timeout,omitempty"`
 }
 
-// Validate checks the ranges that the fields name.
+// Validate checks the ranges that the fields name, and that there is the backend.
 func (c *SharedConfig) Validate() error {
+	name, err := c.BackendName()
+	if err == nil && name != memoryBackend {
+		err = checkBackend(name)
+	}
+	if err != nil {
+		return err
+	}
 	if c.OnError != "" && !c.OnError.Valid() {
 		return fmt.Errorf("on_error %q: must be local, allow or deny", c.OnError)
 	}
@@ -98,9 +105,6 @@ func (c *SharedConfig) Provision(ctx caddy.Context, local *Limiter) (b Backend, 
 	}
 	if name == memoryBackend {
 		return local, func() error { return nil }, nil
-	}
-	if err := checkBackend(name); err != nil {
-		return nil, nil, err
 	}
 	module, err := ctx.LoadModule(c, "BackendRaw")
 	if err != nil {
