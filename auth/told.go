@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"maps"
 	"net/http"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -34,8 +35,6 @@ func FromSite(r *http.Request) *Identity {
 	if !ok {
 		return nil
 	}
-	for name, values := range t.fields {
-		r.Header[name] = values
-	}
+	maps.Copy(r.Header, t.fields)
 	return t.id
 }
