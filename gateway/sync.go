@@ -9,6 +9,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/isekai-gateway/isekai/internal/worker"
 	"github.com/isekai-gateway/isekai/routing"
 	"github.com/isekai-gateway/isekai/store"
 )
@@ -29,13 +30,13 @@ func (g *Gateway) watch(ctx context.Context) {
 	err := g.prepare(ctx)
 	close(g.prepared)
 	for err != nil {
-		if !sleep(ctx, jitter(g.cfg.PollInterval)) {
+		if !worker.Sleep(ctx, jitter(g.cfg.PollInterval)) {
 			return
 		}
 		err = g.prepare(ctx)
 	}
 	g.RequestLog.Start() // it has a table to write to
-	for sleep(ctx, jitter(g.cfg.PollInterval)) {
+	for worker.Sleep(ctx, jitter(g.cfg.PollInterval)) {
 		if err := g.sync(ctx); err != nil {
 			g.noteStore(err)
 		}
@@ -177,15 +178,4 @@ func ids(rows []*store.Route) []int64 {
 // returning database all at once.
 func jitter(d time.Duration) time.Duration {
 	return d*3/4 + rand.N(d/2+1)
-}
-
-func sleep(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-timer.C:
-		return true
-	}
 }

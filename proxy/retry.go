@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +10,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
+	"github.com/isekai-gateway/isekai/internal/worker"
 	"github.com/isekai-gateway/isekai/store"
 )
 
@@ -99,7 +99,7 @@ func (p *pool) mayRepeat(call *Call, r *http.Request, err error) bool {
 		return false
 	}
 	p.state.retries.Add(1)
-	return elsewhere || sleep(r.Context(), p.retry.backoff)
+	return elsewhere || worker.Sleep(r.Context(), p.retry.backoff)
 }
 
 // hasOther says whether a target is there that the request was not sent to yet.
@@ -113,17 +113,6 @@ func (p *pool) hasOther(call *Call) bool {
 		}
 	}
 	return false
-}
-
-func sleep(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }
 
 // discard throws an answer away so that its connection can be used again, unless

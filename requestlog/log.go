@@ -174,7 +174,7 @@ func (l *Log) write(ctx context.Context) {
 			continue
 		}
 		for l.insert(ctx, batch) != nil {
-			if !sleep(ctx, retryWait) {
+			if !worker.Sleep(ctx, retryWait) {
 				l.giveBack(batch)
 				return
 			}
@@ -234,19 +234,8 @@ func (l *Log) maintain(ctx context.Context) {
 			l.logger().Warn("tidying the request log", zap.Error(err))
 			wait = time.Minute
 		}
-		if !sleep(ctx, wait) {
+		if !worker.Sleep(ctx, wait) {
 			return
 		}
-	}
-}
-
-func sleep(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-timer.C:
-		return true
 	}
 }

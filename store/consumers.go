@@ -190,7 +190,7 @@ func (s *sqlStore) UpdateConsumer(ctx context.Context, c *Consumer, ifRevision i
 	}
 	var updated *Consumer
 	err = s.change(ctx, "updating a consumer", func(ctx context.Context, tx *sql.Tx, revision int64) error {
-		if err := checkConsumer(ctx, tx, c.ID, ifRevision); err != nil {
+		if err := checkRevision(ctx, tx, "consumers", c.ID, ifRevision); err != nil {
 			return err
 		}
 		updated, err = scanConsumer(tx.QueryRowContext(ctx, `UPDATE consumers SET
@@ -211,7 +211,7 @@ func (s *sqlStore) DeleteConsumer(ctx context.Context, id, ifRevision int64, by 
 		return err
 	}
 	return s.change(ctx, "deleting a consumer", func(ctx context.Context, tx *sql.Tx, revision int64) error {
-		if err := checkConsumer(ctx, tx, id, ifRevision); err != nil {
+		if err := checkRevision(ctx, tx, "consumers", id, ifRevision); err != nil {
 			return err
 		}
 		const set = " SET deleted_at = $2, updated_at = $2, revision = $3, updated_by = $4, updated_from = $5 "
@@ -225,24 +225,6 @@ func (s *sqlStore) DeleteConsumer(ctx context.Context, id, ifRevision int64, by 
 		}
 		return nil
 	})
-}
-
-// checkConsumer is checkRevision for consumers.
-func checkConsumer(ctx context.Context, tx *sql.Tx, id, ifRevision int64) error {
-	if !validID(id) {
-		return ErrNotFound
-	}
-	var at int64
-	err := tx.QueryRowContext(ctx, "SELECT revision FROM consumers WHERE id = $1 AND deleted_at IS NULL", id).Scan(&at)
-	switch {
-	case errors.Is(err, sql.ErrNoRows):
-		return ErrNotFound
-	case err != nil:
-		return err
-	case ifRevision != 0 && ifRevision != at:
-		return ErrStale
-	}
-	return nil
 }
 
 // nameTaken says what a violated unique index means to these tables.

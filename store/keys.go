@@ -63,7 +63,7 @@ func (s *sqlStore) CreateKey(ctx context.Context, k *APIKey, by Author) (*APIKey
 	created := *k
 	created.LastUsedAt = nil
 	err := s.change(ctx, "creating a key", func(ctx context.Context, tx *sql.Tx, revision int64) error {
-		if err := checkConsumer(ctx, tx, k.ConsumerID, 0); err != nil {
+		if err := checkRevision(ctx, tx, "consumers", k.ConsumerID, 0); err != nil {
 			return err
 		}
 		var there int

@@ -34,7 +34,7 @@ func (s *sqlStore) Update(ctx context.Context, route *Route, ifRevision int64, b
 	}
 	var updated *Route
 	err = s.change(ctx, "updating a route", func(ctx context.Context, tx *sql.Tx, revision int64) error {
-		if err := checkRevision(ctx, tx, route.ID, ifRevision); err != nil {
+		if err := checkRevision(ctx, tx, "routes", route.ID, ifRevision); err != nil {
 			return err
 		}
 		if err := checkConflict(ctx, tx, route, route.ID); err != nil {
@@ -63,7 +63,7 @@ func (s *sqlStore) Delete(ctx context.Context, id, ifRevision int64, by Author) 
 	}
 	var deleted int64
 	err := s.change(ctx, "deleting a route", func(ctx context.Context, tx *sql.Tx, revision int64) error {
-		if err := checkRevision(ctx, tx, id, ifRevision); err != nil {
+		if err := checkRevision(ctx, tx, "routes", id, ifRevision); err != nil {
 			return err
 		}
 		deleted = revision
@@ -136,15 +136,15 @@ func insert(ctx context.Context, tx *sql.Tx, route *Route, spec string, revision
 		revision, by.Actor, by.Source, now()).Scan)
 }
 
-// checkRevision fails unless there is a live route with this id, at ifRevision
-// if that is not 0. Since the transaction holds the counter, the answer stays
+// checkRevision fails unless there is a live row with this id in the table, at
+// ifRevision if that is not 0. Since the transaction holds the counter, the answer stays
 // true until its end.
-func checkRevision(ctx context.Context, tx *sql.Tx, id, ifRevision int64) error {
+func checkRevision(ctx context.Context, tx *sql.Tx, table string, id, ifRevision int64) error {
 	if !validID(id) {
 		return ErrNotFound
 	}
 	var at int64
-	err := tx.QueryRowContext(ctx, "SELECT revision FROM routes WHERE id = $1 AND deleted_at IS NULL", id).Scan(&at)
+	err := tx.QueryRowContext(ctx, "SELECT revision FROM "+table+" WHERE id = $1 AND deleted_at IS NULL", id).Scan(&at)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
 		return ErrNotFound

@@ -71,6 +71,18 @@ func (g *Group) Stop() {
 	g.wg.Wait()
 }
 
+// Sleep waits for d, and reports whether it has passed before ctx was done.
+func Sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
+}
+
 func guard(ctx context.Context, fn func(ctx context.Context)) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
