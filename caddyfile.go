@@ -153,6 +153,8 @@ func (c *RequestLogConfig) unmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		"queue":          number(d, &c.Queue),
 		"batch":          number(d, &c.Batch),
 		"flush_interval": duration(d, &c.FlushInterval),
+		"redact_headers": list(d, &c.RedactHeaders),
+		"redact_query":   list(d, &c.RedactQuery),
 	})
 }
 

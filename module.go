@@ -37,6 +37,7 @@ import (
 	"github.com/isekai-gateway/isekai/gateway"
 	"github.com/isekai-gateway/isekai/pipeline"
 	"github.com/isekai-gateway/isekai/proxy"
+	"github.com/isekai-gateway/isekai/requestlog"
 
 	// Site-wide policies are modules of their own, which one --with brings along.
 	_ "github.com/isekai-gateway/isekai/cors"
@@ -110,6 +111,7 @@ type App struct {
 	limits      *limits
 	pipelines   *pipeline.Set
 	verifier    *auth.Verifier
+	redactor    *requestlog.Redactor
 	api         http.Handler
 	unsubscribe func()
 	logger      *zap.Logger
@@ -195,6 +197,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return fmt.Errorf("auth: %w", err)
 	}
+	a.redactor = a.newRedactor()
 	a.pipelines, err = pipeline.NewSet(ctx, pipeline.Options{
 		TTL:             time.Duration(a.Cache.TTL),
 		CleanupInterval: time.Duration(a.Cache.CleanupInterval),

@@ -13,6 +13,35 @@ import (
 	"github.com/isekai-gateway/isekai/store"
 )
 
+// newRedactor returns what keeps the app's secrets out of the request log.
+func (a *App) newRedactor() *requestlog.Redactor {
+	headers, params := a.verifier.KeyFields()
+	redacted := a.RequestLog.RedactQuery
+	if redacted == nil {
+		redacted = requestlog.SecretParams
+	}
+	return requestlog.NewRedactor(slices.Concat(a.RequestLog.RedactHeaders, headers), slices.Concat(redacted, params))
+}
+
+// asked is what a route's log settings ask for of a request, as it came: plugins may
+// change it on its way.
+type asked struct {
+	query   string
+	headers map[string]string
+}
+
+// asked reads that. A nil route asks for nothing.
+func (a *App) asked(r *http.Request, route *routing.Route) (q asked) {
+	if route == nil || route.Log == nil || route.Log.Off || a.RequestLog.Off {
+		return asked{}
+	}
+	if route.Log.Query {
+		q.query = a.redactor.Query(r.URL.RawQuery)
+	}
+	q.headers = a.redactor.Headers(r.Header, route.Log.Headers)
+	return q
+}
+
 // record puts a request that is over into the request log, unless its route, or the
 // app for those without one, says not to.
 func (a *App) record(r *http.Request, route *routing.Route, x *pipeline.Exchange, began time.Time, status int, err error) {

@@ -75,6 +75,18 @@ type RequestLogConfig struct {
 
 	// How long a record waits at most for others to be written with. Default: 1s.
 	FlushInterval caddy.Duration `json:"flush_interval,omitempty"`
+
+	// The names of header fields whose values are never logged, also if a route's
+	// log.headers names them. Authorization, Proxy-Authorization, Cookie, Set-Cookie,
+	// and those that may hold an API key are among them in any case. Default: none
+	// beside these.
+	RedactHeaders []string `json:"redact_headers,omitempty"`
+
+	// The names of query parameters, of any case, whose values are never logged. Those
+	// that may hold an API key are among them in any case. Default: access_token,
+	// api_key, apikey, code, id_token, key, password, refresh_token, secret, sig,
+	// signature, token.
+	RedactQuery []string `json:"redact_query,omitempty"`
 }
 
 // TargetsConfig restricts the addresses that routes may forward to. They are

@@ -32,6 +32,9 @@ type (
 		TraceID    string    `json:"trace_id,omitempty" doc:"Its trace."`
 		Consumer   string    `json:"consumer,omitempty" doc:"Who was authenticated."`
 		Error      string    `json:"error,omitempty" doc:"Why the gateway refused it or failed."`
+		Query      string    `json:"query,omitempty" doc:"Its query, if the route's log.query asks for it, with *** for secrets."`
+
+		Headers map[string]string `json:"headers,omitempty" doc:"The header fields that the route's log.headers asks for, with *** for secrets."`
 	}
 	logPage struct {
 		Items []requestLog `json:"items" doc:"The requests, newest first."`
@@ -59,7 +62,7 @@ func newRequestLog(r *store.RequestLog) requestLog {
 		ID: r.ID, Time: r.CreatedAt, Route: r.RouteID, Method: r.Method, Host: r.Host, Path: r.Path, Status: r.Status,
 		DurationMS: float64(r.Duration.Microseconds()) / 1000, ClientIP: r.ClientIP, UserAgent: r.UserAgent,
 		Upstream: r.Upstream, BytesIn: r.BytesIn, BytesOut: r.BytesOut, RequestID: r.RequestID, TraceID: r.TraceID,
-		Consumer: r.Consumer, Error: r.Error,
+		Consumer: r.Consumer, Error: r.Error, Query: r.Query, Headers: r.Headers,
 	}
 }
 

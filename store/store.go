@@ -83,6 +83,8 @@ type Store interface {
 
 	RequestLogs
 
+	RequestStats
+
 	// Stats describes the connection pool.
 	Stats() Stats
 
