@@ -123,6 +123,7 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		"health_interval": duration(d, &a.HealthInterval),
 		"stats_interval":  duration(d, &a.StatsInterval),
 		"drain_timeout":   duration(d, &a.DrainTimeout),
+		"max_series":      number(d, &a.MaxSeries),
 		"max_concurrent":  number(d, &a.MaxConcurrent),
 		"body_max":        size(d, &a.BodyMax),
 	})

@@ -88,6 +88,11 @@ type App struct {
 	// told.
 	Auth auth.Config `json:"auth,omitzero"`
 
+	// The most routes whose requests are counted apart, in /api/stats and in the
+	// metrics; those of the others, which are asked for less, are counted together. One
+	// takes about 10 KB. Default: 1000.
+	MaxSeries int `json:"max_series,omitempty"`
+
 	// How often the store's health is checked. Default: 30s.
 	HealthInterval caddy.Duration `json:"health_interval,omitempty"`
 

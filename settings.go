@@ -117,7 +117,7 @@ func (a *App) validate() error {
 		}
 	}
 	for name, value := range map[string]int64{
-		"max_concurrent": int64(a.MaxConcurrent), "body_max": a.BodyMax,
+		"max_concurrent": int64(a.MaxConcurrent), "body_max": a.BodyMax, "max_series": int64(a.MaxSeries),
 		"cache.max_size": int64(a.Cache.MaxSize), "store.max_conns": int64(a.Store.MaxConns),
 		"request_log.queue": int64(a.RequestLog.Queue), "request_log.batch": int64(a.RequestLog.Batch),
 	} {
@@ -159,6 +159,7 @@ func (a *App) gatewayConfig() sharedConfig {
 			FlushInterval: time.Duration(a.RequestLog.FlushInterval),
 			Retention:     time.Duration(a.RequestLog.Retention),
 		},
+		MaxSeries:      a.MaxSeries,
 		PollInterval:   time.Duration(a.Store.PollInterval),
 		HealthInterval: time.Duration(a.HealthInterval),
 		StatsInterval:  time.Duration(a.StatsInterval),
@@ -170,7 +171,7 @@ func (a *App) gatewayConfig() sharedConfig {
 // the password that a DSN may have.
 func (c sharedConfig) key() (string, error) {
 	encoded, err := json.Marshal([]any{
-		c.DSN, c.Store, c.RequestLog, c.PollInterval, c.HealthInterval, c.StatsInterval,
+		c.DSN, c.Store, c.RequestLog, c.MaxSeries, c.PollInterval, c.HealthInterval, c.StatsInterval,
 	})
 	if err != nil {
 		return "", fmt.Errorf("encoding gateway settings: %w", err)

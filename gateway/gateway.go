@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/google/uuid"
 	"go.uber.org/zap"
 
 	"github.com/isekai-gateway/isekai/cache"
@@ -20,6 +21,7 @@ import (
 	"github.com/isekai-gateway/isekai/ratelimit"
 	"github.com/isekai-gateway/isekai/requestlog"
 	"github.com/isekai-gateway/isekai/routing"
+	"github.com/isekai-gateway/isekai/stats"
 	"github.com/isekai-gateway/isekai/store"
 )
 
@@ -46,6 +48,9 @@ type Config struct {
 
 	// How often a line with the counters is logged. Default: 1m.
 	StatsInterval time.Duration
+
+	// The most routes whose requests are counted apart. Default: 1,000.
+	MaxSeries int
 
 	// Routes to insert into a store that has never had any.
 	Seed []*store.Route
@@ -82,6 +87,9 @@ type Gateway struct {
 	// Requests counts what the handlers did.
 	Requests RequestCounters
 
+	// Traffic counts the same by route, over time.
+	Traffic *stats.Recorder
+
 	cfg     Config
 	store   store.Store
 	workers *worker.Group
@@ -94,11 +102,13 @@ type Gateway struct {
 	prepared  chan struct{} // closed after the first attempt to prepare the store
 	syncing   chan struct{} // a lock that honours contexts: holds one token while a sync runs
 
-	health healthState
+	health  healthState
+	traffic trafficHistory
 
 	subscribers struct {
 		sync.Mutex
-		set map[*Subscriber]struct{}
+		set  map[*Subscriber]struct{}
+		gone cacheCounts // of subscribers that have left
 	}
 }
 
@@ -131,6 +141,8 @@ func Open(cfg Config) (*Gateway, error) {
 		prepared:  make(chan struct{}),
 		syncing:   make(chan struct{}, 1),
 	}
+	g.Traffic = stats.NewRecorder(stats.Config{MaxSeries: cfg.MaxSeries})
+	g.traffic = trafficHistory{replica: uuid.NewString(), seen: make(map[int64]bool)}
 	g.Guesses = ratelimit.New(ratelimit.Config{MaxKeys: maxGuessers})
 	g.RequestLog = requestlog.New(cfg.RequestLog, st, cfg.Log)
 	if g.Credentials, err = newCredentials(st, g.StoreUp); err != nil {
@@ -141,6 +153,7 @@ func Open(cfg Config) (*Gateway, error) {
 	g.workers.Go("store watcher", g.watch)
 	g.workers.Every("store health checker", cfg.HealthInterval, g.checkStore)
 	g.workers.Every("uses of credentials", usesInterval, g.writeUses)
+	g.workers.Go("traffic counter", g.countTraffic)
 	g.workers.Every("stats collector", cfg.StatsInterval, g.logStats)
 	return g, nil
 }
@@ -151,6 +164,7 @@ func (g *Gateway) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
 	g.writeUses(ctx)
+	g.saveLastTraffic(ctx)
 	g.RequestLog.Close()
 	g.Credentials.close()
 	g.Mirror.Close()
@@ -170,12 +184,7 @@ const closeTimeout = 2 * time.Second
 // writeUses notes in the store which credentials were used. Until Start nothing is
 // written, and while the store is down nothing is tried.
 func (g *Gateway) writeUses(ctx context.Context) {
-	select {
-	case <-g.begun:
-	default:
-		return
-	}
-	if !g.StoreUp() {
+	if !g.mayWrite() {
 		return
 	}
 	if err := g.Credentials.writeUses(ctx); err != nil && ctx.Err() == nil {
@@ -233,6 +242,7 @@ func (g *Gateway) Subscribe(s *Subscriber) (cancel func()) {
 		g.subscribers.Lock()
 		defer g.subscribers.Unlock()
 		delete(g.subscribers.set, s)
+		g.subscribers.gone.add(s.CacheStats())
 	}
 }
 

@@ -58,7 +58,7 @@ func (t *Tally) Add(other *Tally) {
 }
 
 // Quantile returns how long the fastest part q of the requests took, q from 0 to 1,
-// within 4.5 %; 0 of no requests.
+// within 9 %; 0 of no requests.
 func (t *Tally) Quantile(q float64) time.Duration {
 	var total uint64
 	for _, b := range t.durations {

@@ -45,7 +45,7 @@ func testStatistics(t *testing.T, open Opener) {
 	second := minute("a", 60, "the next hour")
 	whole := &store.StatsDocument{Replica: "a", Period: time.Hour, Start: hour, Document: []byte("hour")}
 	save(second, whole)
-	check("", 0, hour, a0, b1, a1, second, whole)
+	check("", 0, hour, a0, a1, b1, second, whole)
 	next := &store.StatsDocument{Replica: "a", Period: time.Hour, Start: hour.Add(time.Hour), Document: []byte("hour")}
 	save(next) // the minutes before it are in another hour
 	check("", 0, hour, b1, second, whole, next)
