@@ -30,6 +30,9 @@ const (
 	DefaultPollInterval   = time.Second
 	DefaultHealthInterval = 30 * time.Second
 	DefaultStatsInterval  = time.Minute
+
+	// DefaultTrafficInterval is how long the parts of Traffic's shortest window are.
+	DefaultTrafficInterval = 10 * time.Second
 )
 
 // Config sets up a Gateway. DSN and Log are required.
@@ -51,6 +54,10 @@ type Config struct {
 
 	// The most routes whose requests are counted apart. Default: 1,000.
 	MaxSeries int
+
+	// How often Traffic's windows move on and statistics are exchanged with the store;
+	// those of others are known up to one interval later. Default: 10s.
+	TrafficInterval time.Duration
 
 	// Routes to insert into a store that has never had any.
 	Seed []*store.Route
@@ -125,6 +132,9 @@ func Open(cfg Config) (*Gateway, error) {
 	}
 	if cfg.StatsInterval == 0 {
 		cfg.StatsInterval = DefaultStatsInterval
+	}
+	if cfg.TrafficInterval == 0 {
+		cfg.TrafficInterval = DefaultTrafficInterval
 	}
 	st, err := store.Open(context.Background(), cfg.DSN, cfg.Store)
 	if err != nil {

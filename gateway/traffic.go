@@ -6,15 +6,11 @@ import (
 
 	"go.uber.org/zap"
 
-	"github.com/isekai-gateway/isekai/internal/worker"
 	"github.com/isekai-gateway/isekai/stats"
 	"github.com/isekai-gateway/isekai/store"
 )
 
 const (
-	// roundInterval is how often Traffic begins a new part of its shortest window.
-	roundInterval = 10 * time.Second
-
 	// maxPendingStats bounds the periods that wait for a store that is down: those of
 	// an hour, with that hour.
 	maxPendingStats = 61
@@ -44,11 +40,19 @@ type trafficHistory struct {
 // countTraffic is the worker that moves what Traffic counts through its windows and to
 // the store.
 func (g *Gateway) countTraffic(ctx context.Context) {
+	prepared := g.prepared // what was counted before a restart is read as soon as can be
 	for {
-		// At round times, so that the replicas' minutes are the same.
-		now := time.Now()
-		if !worker.Sleep(ctx, now.Truncate(roundInterval).Add(roundInterval).Sub(now)) {
+		// At round times, when windows have new parts.
+		interval, now := g.cfg.TrafficInterval, time.Now()
+		round := time.NewTimer(now.Truncate(interval).Add(interval).Sub(now))
+		select {
+		case <-ctx.Done():
+			round.Stop()
 			return
+		case <-prepared:
+			round.Stop()
+			prepared = nil
+		case <-round.C:
 		}
 		for _, period := range g.Traffic.Round(g.hasRoute) {
 			g.traffic.add(period, g.cfg.Log)

@@ -24,23 +24,15 @@ func (r *Recorder) HitsSince(since time.Time) map[int64]time.Time {
 
 // AddHits tells when routes were last asked for elsewhere.
 func (r *Recorder) AddHits(hits map[int64]time.Time) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
 	for id, at := range hits {
 		r.hit(id, at)
 	}
 }
 
-// hit moves a route's last hit forward. The caller holds r.mu.
+// hit moves a route's last hit forward. The route takes no place among the series, since
+// nobody has asked for it here.
 func (r *Recorder) hit(id int64, at time.Time) {
-	known := r.route(id)
-	if known == nil {
-		// No place among the series: nobody has asked for it here.
-		known = &route{idle: idleRounds}
-		r.fresh.Lock()
-		r.fresh.routes[id] = known
-		r.fresh.Unlock()
-	}
+	known := r.addRoute(id)
 	for {
 		was := known.lastHit.Load()
 		if was >= at.Unix() || known.lastHit.CompareAndSwap(was, at.Unix()) {

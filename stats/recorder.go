@@ -42,10 +42,11 @@ type Recorder struct {
 		routes map[int64]*route
 	}
 
-	mu      sync.Mutex // of what is below
-	tracked int        // routes with a series
-	own     timeline   // without what has come since the last round
-	others  timeline
+	tracked atomic.Int64 // routes with a series; changed under mu
+
+	mu     sync.Mutex // of what is below
+	own    timeline   // without what has come since the last round
+	others timeline
 }
 
 // route is what is known of one route however many there are.
@@ -80,7 +81,7 @@ func (r *Recorder) Observe(id int64, q *Request) {
 		return
 	}
 	known := r.route(id)
-	if known == nil {
+	if known == nil || known.series.Load() == nil && int(r.tracked.Load()) < r.maxSeries {
 		known = r.meet(id)
 	}
 	known.lastHit.Store(r.now().Unix())
@@ -102,26 +103,37 @@ func (r *Recorder) route(id int64) *route {
 	return r.fresh.routes[id]
 }
 
-// meet returns a route that was not seen before. It is counted apart as long as there
-// is a place.
+// meet returns a route that was not asked for before. It is counted apart as long as
+// there is a place. A request does not wait for whoever reads reports: the next one of
+// the route sees to it then.
 func (r *Recorder) meet(id int64) *route {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if known := r.route(id); known != nil {
-		return known
+	known := r.addRoute(id)
+	if r.mu.TryLock() {
+		r.track(id, known)
+		r.mu.Unlock()
 	}
-	known := new(route)
-	r.track(id, known)
+	return known
+}
+
+// addRoute returns a route, which is added if it is not known.
+func (r *Recorder) addRoute(id int64) *route {
 	r.fresh.Lock()
-	r.fresh.routes[id] = known
-	r.fresh.Unlock()
+	defer r.fresh.Unlock()
+	known, ok := (*r.routes.Load())[id]
+	if !ok {
+		known, ok = r.fresh.routes[id]
+	}
+	if !ok {
+		known = new(route)
+		r.fresh.routes[id] = known
+	}
 	return known
 }
 
 // track gives a route a series if there is a place. The caller holds r.mu.
 func (r *Recorder) track(id int64, known *route) {
-	if r.tracked < r.maxSeries {
-		r.tracked++
+	if known.series.Load() == nil && int(r.tracked.Load()) < r.maxSeries {
+		r.tracked.Add(1)
 		known.series.Store(&Series{Route: id})
 	}
 }
@@ -129,7 +141,7 @@ func (r *Recorder) track(id int64, known *route) {
 // untrack takes it away again.
 func (r *Recorder) untrack(known *route) {
 	if known.series.Swap(nil) != nil {
-		r.tracked--
+		r.tracked.Add(-1)
 	}
 }
 
@@ -240,7 +252,7 @@ func (r *Recorder) swap() {
 	slices.SortFunc(waiting, func(a, b candidate) int { return int(b.hits) - int(a.hits) })
 	slices.SortFunc(idle, func(a, b candidate) int { return b.idle - a.idle })
 	for _, c := range waiting {
-		if r.tracked >= r.maxSeries {
+		if int(r.tracked.Load()) >= r.maxSeries {
 			if len(idle) == 0 {
 				return
 			}
