@@ -222,7 +222,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := registerMetrics(ctx, collector{a.pipelines.Upstreams, a.gateway.RequestLog.Stats, &a.gateway.Decisions}); err != nil {
+	if err := registerMetrics(ctx, collector{a.gateway, a.pipelines.Upstreams}); err != nil {
 		return fmt.Errorf("registering metrics: %w", err)
 	}
 	a.api = a.newAPI()

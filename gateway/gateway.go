@@ -97,6 +97,9 @@ type Gateway struct {
 	// Traffic counts the same by route, over time.
 	Traffic *stats.Recorder
 
+	// StoreCalls counts the calls of the store.
+	StoreCalls *StoreCalls
+
 	cfg     Config
 	store   store.Store
 	workers *worker.Group
@@ -136,20 +139,23 @@ func Open(cfg Config) (*Gateway, error) {
 	if cfg.TrafficInterval == 0 {
 		cfg.TrafficInterval = DefaultTrafficInterval
 	}
+	calls := new(StoreCalls)
+	cfg.Store.Observe = calls.observe
 	st, err := store.Open(context.Background(), cfg.DSN, cfg.Store)
 	if err != nil {
 		return nil, fmt.Errorf("opening store: %w", err)
 	}
 	g := &Gateway{
-		Mirror:    mirror.NewQueue(mirror.DefaultLimits(), cfg.Log),
-		cfg:       cfg,
-		store:     st,
-		workers:   worker.New(cfg.Log),
-		started:   time.Now(),
-		attempted: make(chan struct{}),
-		begun:     make(chan struct{}),
-		prepared:  make(chan struct{}),
-		syncing:   make(chan struct{}, 1),
+		StoreCalls: calls,
+		store:      st,
+		Mirror:     mirror.NewQueue(mirror.DefaultLimits(), cfg.Log),
+		cfg:        cfg,
+		workers:    worker.New(cfg.Log),
+		started:    time.Now(),
+		attempted:  make(chan struct{}),
+		begun:      make(chan struct{}),
+		prepared:   make(chan struct{}),
+		syncing:    make(chan struct{}, 1),
 	}
 	g.Traffic = stats.NewRecorder(stats.Config{MaxSeries: cfg.MaxSeries})
 	g.traffic = trafficHistory{replica: uuid.NewString(), seen: make(map[int64]bool)}

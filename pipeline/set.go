@@ -256,13 +256,13 @@ func (s *Set) Upstreams() []proxy.PoolStatus {
 	return pools
 }
 
-// CacheStats returns the counters of the cache of pipelines, or nothing once the
-// set is closed.
+// CacheStats returns the counters of the cache of pipelines.
 func (s *Set) CacheStats() cache.Stats {
+	counted := s.cache.Stats()
 	if s.retired.Load() {
-		return cache.Stats{}
+		counted.Size = 0
 	}
-	return s.cache.Stats()
+	return counted
 }
 
 // drainWithin has the pipeline's streams ended after a time.

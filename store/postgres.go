@@ -36,6 +36,7 @@ func openPostgres(ctx context.Context, dsn string, opts Options) (Store, error) 
 	return &sqlStore{
 		reader: db, writer: db,
 		queryTimeout: opts.withDefaults().QueryTimeout,
+		observer:     opts.Observe,
 		dialect: dialect{
 			name:         "postgres",
 			goose:        goose.DialectPostgres,

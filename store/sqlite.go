@@ -35,6 +35,7 @@ func openSQLite(ctx context.Context, location string, opts Options) (Store, erro
 
 	s := &sqlStore{
 		queryTimeout: opts.QueryTimeout,
+		observer:     opts.Observe,
 		dialect: dialect{
 			name:     "sqlite",
 			goose:    goose.DialectSQLite3,

@@ -19,6 +19,7 @@ type sqlStore struct {
 	writer *sql.DB // the same as reader where any number may write
 
 	queryTimeout time.Duration
+	observer     func(call Call, took time.Duration, failed bool)
 }
 
 // dialect is how a kind of database differs from the other.
@@ -81,25 +82,34 @@ func (s *sqlStore) Stats() Stats { return s.dialect.stats() }
 // Close implements Store.
 func (s *sqlStore) Close() error { return s.dialect.close() }
 
+// observe tells of a call that began at start and ends with *err.
+func (s *sqlStore) observe(call Call, start time.Time, err *error) {
+	if s.observer != nil {
+		s.observer(call, time.Since(start), *err != nil && !isAnswer(*err) && !errors.Is(*err, context.Canceled))
+	}
+}
+
 // query runs fn, which reads, on any connection.
-func (s *sqlStore) query(ctx context.Context, doing string, fn func(context.Context, querier) error) error {
+func (s *sqlStore) query(ctx context.Context, doing string, fn func(context.Context, querier) error) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, s.queryTimeout)
 	defer cancel()
-	err := s.retryOnce(ctx, func() error { return fn(ctx, s.reader) })
+	defer s.observe(CallRead, time.Now(), &err)
+	err = s.retryOnce(ctx, func() error { return fn(ctx, s.reader) })
 	return s.explain(ctx, doing, err)
 }
 
 // querySnapshot runs fn in a transaction that sees one state of the database. fn
 // calls tick as rows arrive: what is bounded is the wait for the next, so that a
 // table of any size can be read.
-func (s *sqlStore) querySnapshot(ctx context.Context, doing string, fn func(ctx context.Context, q querier, tick func()) error) error {
+func (s *sqlStore) querySnapshot(ctx context.Context, doing string, fn func(ctx context.Context, q querier, tick func()) error) (err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	defer s.observe(CallLoad, time.Now(), &err)
 	timer := time.AfterFunc(s.queryTimeout, func() { cancel(context.DeadlineExceeded) })
 	defer timer.Stop()
 	tick := func() { timer.Reset(s.queryTimeout) }
 
-	err := s.retryOnce(ctx, func() error {
+	err = s.retryOnce(ctx, func() error {
 		tx, err := s.reader.BeginTx(ctx, &s.dialect.snapshot)
 		if err != nil {
 			return err
@@ -111,9 +121,10 @@ func (s *sqlStore) querySnapshot(ctx context.Context, doing string, fn func(ctx 
 }
 
 // change runs fn in a transaction that holds the next revision.
-func (s *sqlStore) change(ctx context.Context, doing string, fn func(ctx context.Context, tx *sql.Tx, revision int64) error) error {
+func (s *sqlStore) change(ctx context.Context, doing string, fn func(ctx context.Context, tx *sql.Tx, revision int64) error) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, s.queryTimeout)
 	defer cancel()
+	defer s.observe(CallWrite, time.Now(), &err)
 	return s.explain(ctx, doing, s.transact(ctx, fn))
 }
 
@@ -155,15 +166,23 @@ func (s *sqlStore) retryOnce(ctx context.Context, fn func() error) error {
 	return err
 }
 
+// isAnswer says whether an error is no failure of the database, but what it has to say.
+func isAnswer(err error) bool {
+	for _, known := range []error{ErrNotFound, ErrConflict, ErrStale, ErrInvalid, ErrResync, ErrTooMany, errAlreadySeeded} {
+		if errors.Is(err, known) {
+			return true
+		}
+	}
+	return false
+}
+
 // explain turns what a database said into this package's errors.
 func (s *sqlStore) explain(ctx context.Context, doing string, err error) error {
 	if err == nil {
 		return nil
 	}
-	for _, known := range []error{ErrNotFound, ErrConflict, ErrStale, ErrInvalid, ErrResync, ErrTooMany, errAlreadySeeded} {
-		if errors.Is(err, known) {
-			return err
-		}
+	if isAnswer(err) {
+		return err
 	}
 	if ctx.Err() != nil {
 		// Drivers report this in many ways.
