@@ -1,12 +1,9 @@
 package isekai
 
 import (
-	"errors"
 	"math/rand/v2"
 	"net/http"
 	"time"
-
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/isekai-gateway/isekai/pipeline"
 	"github.com/isekai-gateway/isekai/routing"
@@ -29,6 +26,7 @@ func (a *App) record(r *http.Request, route *routing.Route, x *pipeline.Exchange
 		UserAgent: r.UserAgent(),
 		Upstream:  x.Upstream(),
 		RequestID: x.RequestID,
+		TraceID:   x.TraceID,
 		CreatedAt: began,
 	}
 	rec.BytesIn, rec.BytesOut = x.Bytes()
@@ -41,11 +39,7 @@ func (a *App) record(r *http.Request, route *routing.Route, x *pipeline.Exchange
 		rec.Path = r.URL.EscapedPath()
 	}
 	if err != nil {
-		// Caddy's own text would have a random id and a source line.
-		if handlerErr, ok := errors.AsType[caddyhttp.HandlerError](err); ok && handlerErr.Err != nil {
-			err = handlerErr.Err
-		}
-		rec.Error = err.Error()
+		rec.Error = cause(err).Error()
 	}
 	a.gateway.RequestLog.Add(rec)
 }

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/net/http/httpguts"
 
 	"github.com/isekai-gateway/isekai/internal/fields"
+	"github.com/isekai-gateway/isekai/internal/tracing"
 	"github.com/isekai-gateway/isekai/mirror"
 	"github.com/isekai-gateway/isekai/pipeline"
 )
@@ -22,6 +23,7 @@ func sanitize(r *http.Request, x *pipeline.Exchange) {
 		fields.Drop(r.Header, asked)
 	}
 	mirror.Sanitize(r.Header)
+	tracing.Sanitize(r.Header)
 	r.Header["X-Request-Id"] = []string{x.RequestID}
 }
 

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.opentelemetry.io/otel/attribute"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
@@ -77,10 +78,14 @@ func (v *verdict) writeTo(h http.Header) { v.headers.Write(h, v.decisions) }
 // in one step, and has the answer tell what is left. It returns an error that
 // matches ratelimit.ErrLimited if the request is over one of them, and nothing is
 // charged then; or ratelimit.ErrUnavailable.
-func (p *Pipeline) admit(x *Exchange, w *writer, r *http.Request) error {
+func (p *Pipeline) admit(x *Exchange, w *writer, r *http.Request) (err error) {
 	route := p.limit
 	if route == nil && x.consumer == nil {
 		return nil
+	}
+	if x.Span != nil {
+		span := step(r, "limit")
+		defer func() { endStep(span, err, attribute.String("isekai.limited", x.limited)) }()
 	}
 	v := new(verdict)
 	v.charges = v.charged[:0]

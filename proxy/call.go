@@ -5,6 +5,10 @@ import (
 	"errors"
 	"net/http"
 	"slices"
+
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/isekai-gateway/isekai/internal/tracing"
 )
 
 // CallKey is the key under which a request's context holds its *Call.
@@ -18,6 +22,10 @@ type Call struct {
 	// may wait for that. Optional. It must not block.
 	Interrupt func(bool)
 
+	// Traced says that the request's context has a span that is recorded. Each try is
+	// a span of its own then.
+	Traced bool
+
 	attempts int
 	tried    []*target
 	current  *target
@@ -26,7 +34,12 @@ type Call struct {
 	granted  bool        // another attempt was decided on
 	body     *replay
 	spoiled  error
+	span     trace.Span // of the current try; nil if not Traced
+	carried  bool       // whether tries tell the target their span
 }
+
+// Attempts returns how often the request was sent, to whichever target.
+func (c *Call) Attempts() int { return c.attempts }
 
 // Spoiled returns the error by which the client failed to send its body, or a plugin
 // refused it, if that has ended the exchange. reverse_proxy was told then that the
@@ -66,8 +79,36 @@ func (c *Call) settle(outcome error) {
 	}
 }
 
+// trace begins the span of a try, if there is to be one, and returns the request to
+// send, which names it.
+func (c *Call) trace(r *http.Request) *http.Request {
+	if c.Traced {
+		r, c.span, c.carried = tracing.Send(r, "forward", c.attempts-1, c.carried)
+	}
+	return r
+}
+
+// answered notes on the try's span what came of it.
+func (c *Call) answered(resp *http.Response, err error) {
+	switch {
+	case c.span == nil:
+	case err != nil:
+		tracing.Failed(c.span, err)
+	default:
+		tracing.Answered(c.span, resp.StatusCode)
+	}
+}
+
+func (c *Call) endSpan() {
+	if c.span != nil {
+		c.span.End()
+		c.span = nil
+	}
+}
+
 // leave notes that the attempt has come to nothing.
 func (c *Call) leave() {
+	c.endSpan()
 	c.current.inFlight.Add(-1)
 	c.tried = append(c.tried, c.current)
 	c.current = nil
@@ -75,6 +116,7 @@ func (c *Call) leave() {
 
 // end must run when the request is over, however it ended.
 func (c *Call) end() {
+	c.endSpan()
 	c.settle(errNoJudge)
 	if c.current != nil {
 		c.current.inFlight.Add(-1)
