@@ -64,7 +64,7 @@ func endTrace(r *http.Request, route *routing.Route, x *pipeline.Exchange, statu
 		span.End()
 	case broken && r.Context().Err() == nil:
 		tracing.Served(span, x.Status(), nil)
-		tracing.Failed(span, errCut)
+		tracing.Failed(span, "cut", errCut)
 	case broken: // the client has left
 		tracing.Served(span, x.Status(), nil)
 	}

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"slices"
 
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/isekai-gateway/isekai/internal/tracing"
@@ -93,7 +94,11 @@ func (c *Call) answered(resp *http.Response, err error) {
 	switch {
 	case c.span == nil:
 	case err != nil:
-		tracing.Failed(c.span, err)
+		kind := tracing.Kind(err)
+		if _, ok := errors.AsType[reverseproxy.DialError](err); ok {
+			kind = "connect"
+		}
+		tracing.Failed(c.span, kind, err)
 	default:
 		tracing.Answered(c.span, resp.StatusCode)
 	}

@@ -47,7 +47,7 @@ func (f *Forwarder) ServeHTTP(w http.ResponseWriter, r *http.Request) error {
 	whole := false
 	defer func() {
 		if !whole && call.span != nil {
-			tracing.Failed(call.span, errCut)
+			tracing.Failed(call.span, "cut", errCut)
 		}
 		call.end()
 	}()

@@ -102,14 +102,15 @@ func Answered(span trace.Span, status int) {
 	}
 }
 
-// Failed notes why there was no answer, or not the whole.
-func Failed(span trace.Span, err error) {
-	span.SetAttributes(attribute.String("error.type", kindOf(err)))
+// Failed notes why there was no answer, or not the whole. kind is one of few words
+// for the error, as error.type asks for.
+func Failed(span trace.Span, kind string, err error) {
+	span.SetAttributes(attribute.String("error.type", kind))
 	span.SetStatus(codes.Error, err.Error())
 }
 
-// kindOf is one of few words for an error, as error.type asks for.
-func kindOf(err error) string {
+// Kind is a word for an error of an exchange.
+func Kind(err error) string {
 	var timeout interface{ Timeout() bool }
 	switch {
 	case errors.Is(err, context.Canceled):
