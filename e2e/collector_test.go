@@ -91,14 +91,7 @@ func spanOf(s *tracepb.Span) span {
 
 // ofTrace returns the spans of a trace that have arrived, in order of their names.
 func (c *spanCollector) ofTrace(id string) []span {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	var list []span
-	for _, s := range c.spans {
-		if s.trace == id {
-			list = append(list, s)
-		}
-	}
+	list := c.where(func(s span) bool { return s.trace == id })
 	slices.SortStableFunc(list, func(a, b span) int {
 		switch {
 		case a.name < b.name:
@@ -108,6 +101,19 @@ func (c *spanCollector) ofTrace(id string) []span {
 		}
 		return 0
 	})
+	return list
+}
+
+// where returns the spans that have arrived and are as wanted.
+func (c *spanCollector) where(wanted func(span) bool) []span {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var list []span
+	for _, s := range c.spans {
+		if wanted(s) {
+			list = append(list, s)
+		}
+	}
 	return list
 }
 

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/coder/websocket"
 	"github.com/google/go-cmp/cmp"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 )
@@ -260,6 +261,45 @@ func TestTracesOfFailures(t *testing.T) {
 	wantAttributes(t, children["forward"], map[string]string{"error.type": "418", "http.response.status_code": "418"})
 	if server.failed || !children["forward"].failed {
 		t.Errorf("the refusal is %+v with %+v", server, children)
+	}
+}
+
+// TestTracesOfStreams has a WebSocket go through Caddy's tracing handler, and its
+// spans end with it.
+func TestTracesOfStreams(t *testing.T) {
+	t.Parallel()
+	spans := newCollector(t)
+	g := startGateway(t, settings{env: spans.environment(), site: "tracing"})
+	parents := make(chan http.Header, 1)
+	echoes := echoUpstream(t)
+	g.create(route{Path: "/ws", TargetURL: echoes})
+	g.create(route{Path: "/x", TargetURL: newUpstream(t, func(_ http.ResponseWriter, r *http.Request) { parents <- r.Header }).URL})
+
+	conn := g.dialWebSocket("/ws")
+	if err := echoText(conn); err != nil {
+		t.Error(err)
+	}
+	// What has ended arrives; the WebSocket has not.
+	g.send(http.MethodGet, "/x")
+	trace, _, _ := parentOf(t, <-parents)
+	spans.wait(t, trace)
+	isUpgrade := func(s span) bool { return s.attributes["http.response.status_code"] == "101" }
+	if list := spans.where(isUpgrade); len(list) != 0 {
+		t.Errorf("the open WebSocket has spans: %+v", list)
+	}
+	_ = conn.Close(websocket.StatusNormalClosure, "")
+	var list []span
+	eventually(t, startTimeout, "the spans have arrived", func() error {
+		if list = spans.where(isUpgrade); len(list) != 2 {
+			return fmt.Errorf("there are %+v", list)
+		}
+		return nil
+	})
+	if list[0].name != "GET /ws" {
+		list[0], list[1] = list[1], list[0]
+	}
+	if list[0].name != "GET /ws" || list[1].name != "forward" || list[1].parent != list[0].id || list[0].failed || list[1].failed {
+		t.Errorf("the spans are %+v", list)
 	}
 }
 
