@@ -327,6 +327,12 @@ func TestUnsampledTraces(t *testing.T) {
 		if trace != traceID(base) || parent == "00f067aa0ba902b7" || flags != "00" || got.header.Get("Baggage") != "a=b" {
 			t.Errorf("the upstream gets %s-%s-%s and baggage %q", trace, parent, flags, got.header.Get("Baggage"))
 		}
+		// The parent is the gateway's, so the client can't have it removed.
+		g.wantBody("/x", "recorded", traceOf(traceID(base), false), header("Connection", "Traceparent, Baggage"), header("Baggage", "a=b"))
+		got = upstream.waitTake(t)
+		if trace, _, _ := parentOf(t, got.header); trace != traceID(base) || got.header.Get("Baggage") != "" {
+			t.Errorf("the upstream gets the trace %s and baggage %q", trace, got.header.Get("Baggage"))
+		}
 		// What was sampled later arrives, so what was not would have, too.
 		g.wantBody("/x", "recorded", traceOf(traceID(base+1), true))
 		upstream.waitTake(t)

@@ -72,8 +72,29 @@ func names(h http.Header, span trace.SpanContext) bool {
 	if len(values) != 1 || !validParent(values[0]) {
 		return false
 	}
-	id := span.SpanID()
-	return values[0][36:52] == id.String()
+	return span.IsValid() && values[0][36:52] == span.SpanID().String()
+}
+
+// Parent is what Caddy's tracing handler tells upstreams about the span that a request
+// belongs to. The zero value is nothing.
+type Parent struct{ parent, state []string }
+
+// ParentOf returns the parent that r names, if that is the span of its context.
+func ParentOf(r *http.Request) Parent {
+	if !names(r.Header, trace.SpanContextFromContext(r.Context())) {
+		return Parent{}
+	}
+	return Parent{r.Header[traceparent], r.Header[tracestate]}
+}
+
+// Restore puts the parent back on a request that may have lost it.
+func (p Parent) Restore(h http.Header) {
+	if p.parent != nil {
+		h[traceparent] = p.parent
+	}
+	if p.state != nil {
+		h[tracestate] = p.state
+	}
 }
 
 // address describes a host and port.
