@@ -69,6 +69,7 @@ func TestLogIsQuietUnderAttack(t *testing.T) {
 			dead := newBackend(t, "dead")
 			dead.stop()
 			bad := g.create(route{Path: "/dead", TargetURL: dead.url()})
+			g.create(route{Path: "/open", TargetURL: textUpstream(t, "x"), Plugins: plugins(`{"handler":"isekai_forward_auth","url":"` + dead.url() + `","on_error":"allow"}`)})
 			g.wantBody("/limited", "x")
 
 			before := strings.Count(g.log.String(), "\n")
@@ -85,6 +86,16 @@ func TestLogIsQuietUnderAttack(t *testing.T) {
 				t.Errorf("a flood of refusals is logged as %v", lines)
 			}
 
+			g.create(route{Path: "/rehearsed", TargetURL: textUpstream(t, "x"), Limits: map[string]any{
+				"dry_run": true, "rules": []map[string]any{{"name": "own", "limit": 1, "window": 3600}}}})
+			g.flood(400, "/rehearsed", 200)
+			if n := strings.Count(g.log.String(), `"msg":"rate limit exceeded"`); n == 0 || n > 40 {
+				t.Errorf("400 requests over a limit that only reports write %d lines", n)
+			}
+			g.flood(400, "/open", 200)
+			if n := strings.Count(g.log.String(), "without authorization"); n == 0 || n > 12 {
+				t.Errorf("400 requests without authorization write %d lines", n)
+			}
 			g.flood(400, "/dead", 502)
 			lines = g.errorLines("connection refused")[1:]
 			if len(lines) == 0 || len(lines) > 12 {

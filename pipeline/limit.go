@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.opentelemetry.io/otel/attribute"
@@ -21,6 +22,17 @@ type limiter struct {
 	style   ratelimit.HeaderStyle
 	tally   *ratelimit.Tally
 	logger  *zap.Logger
+	reports *zap.Logger // of limits that only report
+}
+
+func newLimiter(o Options, logger *zap.Logger) *limiter {
+	return &limiter{
+		backend: o.Limits, style: o.LimitHeaders, tally: o.Decisions, logger: logger,
+		// They come in floods as well, and at the default level.
+		reports: logger.WithOptions(zap.WrapCore(func(core zapcore.Core) zapcore.Core {
+			return zapcore.NewSamplerWithOptions(core, 10*time.Second, 10, 1000)
+		})),
+	}
 }
 
 // limit is a route's rate limits.
@@ -160,11 +172,11 @@ func (l *limiter) rehearse(own *limit, x *Exchange, r *http.Request) (over bool)
 func (l *limiter) report(x *Exchange, rules []ratelimit.Rule, decisions []ratelimit.Decision, dryRun bool) *ratelimit.LimitedError {
 	limited := ratelimit.NewLimitedError(rules, decisions)
 	x.limited = strings.Join(limited.Policies, ",")
-	level := zapcore.DebugLevel
+	level, logger := zapcore.DebugLevel, l.logger
 	if dryRun {
-		level = zapcore.InfoLevel
+		level, logger = zapcore.InfoLevel, l.reports
 	}
-	if entry := l.logger.Check(level, "rate limit exceeded"); entry != nil {
+	if entry := logger.Check(level, "rate limit exceeded"); entry != nil {
 		entry.Write(
 			zap.Int64("route", x.route.ID),
 			zap.Strings("policies", limited.Policies),

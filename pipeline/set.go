@@ -119,7 +119,7 @@ func NewSet(ctx caddy.Context, o Options) (*Set, error) {
 		policy:   o.Policy,
 		plugins:  o.Plugins,
 		chains:   caddy.NewUsagePool(),
-		limits:   &limiter{o.Limits, o.LimitHeaders, o.Decisions, ctx.Logger().Named("ratelimit")},
+		limits:   newLimiter(o, ctx.Logger().Named("ratelimit")),
 		mirrors:  caddy.NewUsagePool(),
 		copies:   o.Mirror,
 		inFlight: o.InFlight,
