@@ -56,6 +56,9 @@ func endTrace(r *http.Request, route *routing.Route, x *pipeline.Exchange, statu
 	}
 	span.SetAttributes(list...)
 	tracing.Name(span, r, pattern)
+	if x.Status() != 0 {
+		status = x.Status()
+	}
 	switch {
 	case err != nil && x.Status() == 0:
 		// Caddy answers an error behind its tracing handler, which would say 200. So
@@ -63,10 +66,10 @@ func endTrace(r *http.Request, route *routing.Route, x *pipeline.Exchange, statu
 		tracing.Served(span, status, cause(err))
 		span.End()
 	case broken && r.Context().Err() == nil:
-		tracing.Served(span, x.Status(), nil)
+		tracing.Served(span, status, nil)
 		tracing.Failed(span, "cut", errCut)
 	case broken: // the client has left
-		tracing.Served(span, x.Status(), nil)
+		tracing.Served(span, status, nil)
 	}
 }
 

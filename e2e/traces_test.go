@@ -376,7 +376,7 @@ func TestTraceContextOfStrangers(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			for _, traced := range []bool{false, true} {
-				set := settings{options: "request_log {\nflush_interval 50ms\n}\n"}
+				set := settings{options: "request_log {\nflush_interval 50ms\n}\n", site: accessLog}
 				if traced {
 					spans := newCollector(t)
 					set.env, set.site = spans.environment(), "tracing"
@@ -408,8 +408,11 @@ func TestTraceContextOfStrangers(t *testing.T) {
 					}
 					delete(got, "Traceparent")
 					want = tt.traced
-				} else if logged != wantID {
-					t.Errorf("the log's trace is %q, want %q", logged, wantID)
+				} else {
+					if logged != wantID {
+						t.Errorf("the log's trace is %q, want %q", logged, wantID)
+					}
+					wantLogged(t, "access log", g.accessLine(`"request_id":"it"`), map[string]string{"trace_id": wantID, "traceID": ""})
 				}
 				if want == nil {
 					want = context{}

@@ -150,12 +150,11 @@ func isDial(err error) bool {
 }
 
 // Served describes the answer to a request on its server's span, for which only
-// those from 500 on are errors. cause may be nil. It reports whether the answer is
-// one.
-func Served(span trace.Span, status int, cause error) bool {
+// those from 500 on are errors. cause may be nil.
+func Served(span trace.Span, status int, cause error) {
 	span.SetAttributes(attribute.Int("http.response.status_code", status))
 	if status < http.StatusInternalServerError {
-		return false
+		return
 	}
 	span.SetAttributes(attribute.String("error.type", strconv.Itoa(status)))
 	text := ""
@@ -163,7 +162,6 @@ func Served(span trace.Span, status int, cause error) bool {
 		text = cause.Error()
 	}
 	span.SetStatus(codes.Error, text)
-	return true
 }
 
 // defaultName is what Caddy's tracing handler calls spans that the configuration
