@@ -35,7 +35,7 @@ var trafficMetrics = []*prometheus.Desc{requestsTotal, requestDuration, upstream
 func collectTraffic(ch chan<- prometheus.Metric, g *gateway.Gateway) {
 	table := g.Table()
 	for _, s := range g.Traffic.Series() {
-		name := routeName(s.Route)
+		name := routeLabelOf(s.Route)
 		for _, code := range s.Codes() {
 			status := "_other"
 			if code.Status != 0 {
@@ -57,8 +57,8 @@ func collectTraffic(ch chan<- prometheus.Metric, g *gateway.Gateway) {
 	}
 }
 
-// routeName is the label of a series' route.
-func routeName(id int64) string {
+// routeLabelOf is the label of a series' route.
+func routeLabelOf(id int64) string {
 	switch id {
 	case stats.None:
 		return "_none"

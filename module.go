@@ -120,6 +120,7 @@ type App struct {
 	api         http.Handler
 	unsubscribe func()
 	logger      *zap.Logger
+	errors      *errorLog
 
 	refs atomic.Int64 // one for the configuration, one per request
 }
@@ -154,6 +155,7 @@ func (*App) CaddyModule() caddy.ModuleInfo {
 // down is no error: the gateway goes on trying.
 func (a *App) Provision(ctx caddy.Context) error {
 	a.logger = ctx.Logger()
+	a.errors = newErrorLog(a.logger)
 	if err := a.validate(); err != nil {
 		return err
 	}
