@@ -47,6 +47,9 @@ type Config struct {
 	// How often a line with the counters is logged. Default: 1m.
 	StatsInterval time.Duration
 
+	// How long revisions are kept in the history. Default: 0, for ever.
+	HistoryRetention time.Duration
+
 	// Routes to insert into a store that has never had any.
 	Seed []*store.Route
 
@@ -141,6 +144,9 @@ func Open(cfg Config) (*Gateway, error) {
 	g.workers.Go("store watcher", g.watch)
 	g.workers.Every("store health checker", cfg.HealthInterval, g.checkStore)
 	g.workers.Every("uses of credentials", usesInterval, g.writeUses)
+	if cfg.HistoryRetention > 0 {
+		g.workers.Go("history retention", g.keepHistory)
+	}
 	g.workers.Every("stats collector", cfg.StatsInterval, g.logStats)
 	return g, nil
 }
