@@ -5,6 +5,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"strconv"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -97,7 +99,7 @@ func sameJSON(a, b []byte) bool {
 	return errX == nil && errY == nil && bytes.Equal(x, y)
 }
 
-// canonical writes a document with its names in order.
+// canonical writes a document with its names in order and its numbers in one form.
 func canonical(text []byte) ([]byte, error) {
 	decoder := json.NewDecoder(bytes.NewReader(text))
 	decoder.UseNumber()
@@ -105,5 +107,26 @@ func canonical(text []byte) ([]byte, error) {
 	if err := decoder.Decode(&value); err != nil {
 		return nil, err
 	}
-	return json.Marshal(value)
+	return json.Marshal(oneForm(value))
+}
+
+func oneForm(value any) any {
+	switch v := value.(type) {
+	case map[string]any:
+		for name, field := range v {
+			v[name] = oneForm(field)
+		}
+	case []any:
+		for i, item := range v {
+			v[i] = oneForm(item)
+		}
+	case json.Number:
+		// An integer stays as it is, however long: 1e3 and 1000.0 become 1000.
+		if strings.ContainsAny(v.String(), ".eE") {
+			if f, err := v.Float64(); err == nil {
+				return json.Number(strconv.FormatFloat(f, 'f', -1, 64))
+			}
+		}
+	}
+	return value
 }

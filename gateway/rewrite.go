@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -25,10 +24,10 @@ type Edit struct {
 	// What it is to be, nil to delete it. With the id of a deleted route it brings
 	// that back; with none it makes a new one.
 	After *store.Route
-}
 
-// Restores reports whether the edit brings a deleted route back.
-func (e *Edit) Restores() bool { return e.Before == nil && e.After != nil && e.After.ID != 0 }
+	// Whether it brings a deleted route back. Set by Rewrite.
+	Restored bool
+}
 
 // Rewrite is a change of many routes at once.
 type Rewrite struct {
@@ -168,6 +167,7 @@ func tryOut(table *routing.Table, plan *Plan) (*routing.Table, error) {
 			changed = append(changed, &gone)
 			continue
 		}
+		e.Restored = e.Before == nil && e.After.ID != 0
 		compiled, err := routing.Compile(e.After)
 		if err != nil {
 			problems = append(problems, EditProblem{Ref: e.Ref, Err: err})
@@ -242,49 +242,42 @@ func SameContent(a, b *store.Route) bool {
 		sameSpec(&a.Spec, &b.Spec)
 }
 
-// Past returns the routes at a revision, by id, and those that were changed since: the
-// present route by the id of each, nil if it is not there. Errors: store.ErrNoRevision,
-// store.ErrHistoryGone, ErrStoreDown, and store.ErrStale if table is not at the store's
-// revision.
-func (g *Gateway) Past(ctx context.Context, table *routing.Table, revision int64) (routes []*store.Route, changed map[int64]*store.Route, err error) {
+// Past returns what each of the routes that were changed since a revision was at it,
+// nil if it was not there. Errors: store.ErrNoRevision, store.ErrHistoryGone,
+// ErrStoreDown, and store.ErrStale if table is not at the store's present revision.
+func (g *Gateway) Past(ctx context.Context, table *routing.Table, revision int64) (map[int64]*store.Route, error) {
 	past, err := g.store.Past(ctx, revision)
 	switch {
-	case errors.Is(err, store.ErrNoRevision), errors.Is(err, store.ErrHistoryGone), errors.Is(err, context.Canceled):
-		return nil, nil, err
+	case errors.Is(err, store.ErrNoRevision), errors.Is(err, store.ErrHistoryGone):
+		return nil, err
 	case err != nil:
-		return nil, nil, g.writeError(ctx, err)
+		return nil, g.writeError(ctx, err)
 	case past.Now != table.Revision():
-		return nil, nil, store.ErrStale
+		return nil, store.ErrStale
 	}
-	all := make(map[int64]*store.Route, table.Len())
-	for row := range table.All() {
-		all[row.ID] = row
-	}
-	changed = make(map[int64]*store.Route, len(past.Routes))
-	for id, was := range past.Routes {
-		changed[id] = all[id]
-		if was == nil {
-			delete(all, id)
-		} else {
-			all[id] = was
-		}
-	}
-	routes = slices.SortedFunc(maps.Values(all), func(a, b *store.Route) int { return cmp.Compare(a.ID, b.ID) })
-	return routes, changed, nil
+	return past.Routes, nil
 }
 
-// PastNow is Past of the state that the store is in now.
-func (g *Gateway) PastNow(ctx context.Context, revision int64) ([]*store.Route, error) {
-	for attempt := 1; ; attempt++ {
-		if g.Table() == nil {
-			return nil, ErrNotReady
+// RoutesAt returns all routes as they were at a revision, in any order. Errors as Past.
+func (g *Gateway) RoutesAt(ctx context.Context, revision int64) ([]*store.Route, error) {
+	var rows []*store.Route
+	_, err := g.Rewrite(ctx, Rewrite{DryRun: true, Plan: func(ctx context.Context, table *routing.Table) (*Plan, error) {
+		past, err := g.Past(ctx, table, revision)
+		if err != nil {
+			return nil, err
 		}
-		if err := g.sync(ctx); err != nil {
-			return nil, g.writeError(ctx, err)
+		rows = nil
+		for row := range table.All() {
+			if _, changed := past[row.ID]; !changed {
+				rows = append(rows, row)
+			}
 		}
-		routes, _, err := g.Past(ctx, g.Table(), revision)
-		if !errors.Is(err, store.ErrStale) || attempt == maxRewriteAttempts {
-			return routes, err
+		for _, row := range past {
+			if row != nil {
+				rows = append(rows, row)
+			}
 		}
-	}
+		return new(Plan), nil
+	}}, store.Author{})
+	return rows, err
 }
