@@ -40,7 +40,7 @@ type (
 		Revision int64 `json:"revision,omitempty" doc:"The number of the last change to the route. Absent if it is deleted, and for what a dry run would change."`
 	}
 	batchAnswer struct {
-		changeset
+		Changeset
 		Items []batchItem `json:"items" doc:"The routes of the operations, in their order."`
 	}
 	batchOutput struct{ Body batchAnswer }
@@ -113,7 +113,7 @@ func (s *server) batch(ctx context.Context, in *batchInput) (*batchOutput, error
 	if err != nil {
 		return nil, err
 	}
-	answer := batchAnswer{changeset: *set, Items: make([]batchItem, len(operations))}
+	answer := batchAnswer{Changeset: *set, Items: make([]batchItem, len(operations))}
 	for i := range operations {
 		answer.Items[i].ID = operations[i].id
 		if row, _, ok := rewritten.Table.Get(operations[i].id); ok && !in.DryRun {

@@ -64,7 +64,7 @@ type (
 		Content requestBody
 	}
 	configChangeset struct {
-		changeset
+		Changeset
 		Unchanged int `json:"unchanged" doc:"How many routes of the document are there already as they should be."`
 	}
 	putConfigOutput struct {
@@ -242,7 +242,7 @@ func (s *server) putConfig(ctx context.Context, in *putConfigInput) (*putConfigO
 	if err != nil {
 		return nil, err
 	}
-	return &putConfigOutput{ETag: configTag(set.Revision), Body: configChangeset{changeset: *set, Unchanged: unchanged}}, nil
+	return &putConfigOutput{ETag: configTag(set.Revision), Body: configChangeset{Changeset: *set, Unchanged: unchanged}}, nil
 }
 
 func atConfigRoute(i int) string { return fmt.Sprintf("body.routes[%d]", i) }

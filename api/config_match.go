@@ -54,6 +54,10 @@ func (s *server) settle(ctx context.Context, w *wantedRoute, old *store.Route) (
 		return w.row, w.err
 	}
 	w.done, w.old, w.row, w.err = true, old, nil, nil
+	if w.doc == nil {
+		w.err = invalid(w.details)
+		return nil, w.err
+	}
 	if old != nil && w.exact && sameAs(w.rough, old) {
 		return nil, nil
 	}

@@ -19,25 +19,27 @@ const (
 )
 
 type (
-	fieldChange struct {
+	// FieldChange is what a revision did to one field.
+	FieldChange struct {
 		Field string `json:"field" doc:"Which field, as a path." example:"limits.window"`
 		From  any    `json:"from,omitempty" doc:"What it was. Absent if it was not there. A secret is ***."`
 		To    any    `json:"to,omitempty" doc:"What it is. Absent if it is not there any more. A secret is ***."`
 	}
-	routeChange struct {
+	// RouteChange is what a revision did to a route.
+	RouteChange struct {
 		ID       int64         `json:"id,omitempty" doc:"The route's number. Absent for a route that a dry run would create."`
 		Action   string        `json:"action" enum:"created,updated,deleted,restored" doc:"What was done to it. A restored route was deleted before."`
 		Name     string        `json:"name,omitempty" doc:"Its name."`
 		Host     string        `json:"host,omitempty" doc:"Its host."`
 		Path     string        `json:"path" doc:"Its path pattern."`
 		Method   string        `json:"method" doc:"Its methods."`
-		Fields   []fieldChange `json:"fields" doc:"What is otherwise, field by field."`
+		Fields   []FieldChange `json:"fields" doc:"What is otherwise, field by field."`
 		Warnings []string      `json:"warnings,omitempty" doc:"Why it, or another because of it, can never match. Absent if more than 1,000 routes were changed, and in a dry run."`
 	}
 )
 
 // changeOf tells what was done to a route. One of the rows may be nil.
-func changeOf(before, after *store.Route, restored bool) (routeChange, error) {
+func changeOf(before, after *store.Route, restored bool) (RouteChange, error) {
 	shown := after
 	action := actionUpdated
 	switch {
@@ -48,7 +50,7 @@ func changeOf(before, after *store.Route, restored bool) (routeChange, error) {
 	case before == nil:
 		action = actionCreated
 	}
-	c := routeChange{ID: shown.ID, Action: action, Name: shown.Name, Host: shown.Host, Path: shown.Path, Method: shown.Method}
+	c := RouteChange{ID: shown.ID, Action: action, Name: shown.Name, Host: shown.Host, Path: shown.Path, Method: shown.Method}
 	was, wasShown, err := contents(before)
 	if err != nil {
 		return c, err
@@ -57,7 +59,7 @@ func changeOf(before, after *store.Route, restored bool) (routeChange, error) {
 	if err != nil {
 		return c, err
 	}
-	d := differ{fields: []fieldChange{}}
+	d := differ{fields: []FieldChange{}}
 	d.objects("", was, is, wasShown, isShown)
 	c.Fields = d.fields
 	return c, nil
@@ -87,7 +89,7 @@ func contents(row *store.Route) (whole, shown map[string]any, err error) {
 }
 
 // differ compares documents. It looks at what they are, and notes what may be shown.
-type differ struct{ fields []fieldChange }
+type differ struct{ fields []FieldChange }
 
 func (d *differ) objects(at string, was, is, wasShown, isShown map[string]any) {
 	names := make(map[string]bool)
@@ -129,11 +131,12 @@ func (d *differ) values(at string, was, is, wasShown, isShown any) {
 			return
 		}
 	}
-	d.fields = append(d.fields, fieldChange{Field: at, From: wasShown, To: isShown})
+	d.fields = append(d.fields, FieldChange{Field: at, From: wasShown, To: isShown})
 }
 
-// changeset is what a change of many routes answers.
-type changeset struct {
+// Changeset is what a change of many routes answers. It is exported, as the others
+// here are, since huma passes over embedded types that are not.
+type Changeset struct {
 	Changed  bool          `json:"changed" doc:"Whether anything was changed, or would be."`
 	DryRun   bool          `json:"dry_run" doc:"Whether this only tells what would be done."`
 	Revision int64         `json:"revision" doc:"The number of the change. If nothing was changed, that of the present state."`
@@ -141,16 +144,16 @@ type changeset struct {
 	Updated  int           `json:"updated" doc:"How many routes are otherwise."`
 	Deleted  int           `json:"deleted" doc:"How many routes are gone."`
 	Restored int           `json:"restored" doc:"How many deleted routes are back."`
-	Changes  []routeChange `json:"changes" doc:"All of them, with what is otherwise."`
+	Changes  []RouteChange `json:"changes" doc:"All of them, with what is otherwise."`
 }
 
 // maxWarned bounds for how many routes of one change warnings are looked for.
 const maxWarned = 1000
 
-func newChangeset(done *gateway.Rewritten, dryRun bool) (*changeset, error) {
-	set := &changeset{
+func newChangeset(done *gateway.Rewritten, dryRun bool) (*Changeset, error) {
+	set := &Changeset{
 		Changed: len(done.Edits) > 0, DryRun: dryRun, Revision: done.Revision,
-		Changes: make([]routeChange, 0, len(done.Edits)),
+		Changes: make([]RouteChange, 0, len(done.Edits)),
 	}
 	for i := range done.Edits {
 		e := &done.Edits[i]

@@ -142,13 +142,17 @@ func (s *server) completeBulk(doc *huma.OpenAPI, route *huma.Schema) {
 	schemas := doc.Components.Schemas
 	batch := schemas.Schema(reflect.TypeFor[batchRequest](), true, "")
 	s.batches = checker{schemas: schemas, schema: schemas.SchemaFromRef(batch.Ref)}
-	for _, schema := range schemas.Map() {
-		neverNull(schema)
-	}
+	neverNull(s.batches.schema)
+	inDocument := *schemas.SchemaFromRef(route.Ref)
+	inDocument.Description = "A Route without what only the server writes."
+	inDocument.Properties = maps.Clone(inDocument.Properties)
+	maps.DeleteFunc(inDocument.Properties, func(_ string, field *huma.Schema) bool { return field.ReadOnly })
+	inDocument.Required = slices.DeleteFunc(slices.Clone(inDocument.Required), func(name string) bool { return inDocument.Properties[name] == nil })
+	schemas.Map()["ConfigRoute"] = &inDocument
 	schemas.Map()["Config"] = &huma.Schema{
-		Type: huma.TypeObject, Description: "All routes. Their fields are those of a Route without what only the server writes.",
+		Type: huma.TypeObject, Description: "All routes.",
 		Properties: map[string]*huma.Schema{"routes": {
-			Type: huma.TypeArray, Items: route, Description: "The routes, by host, path, method, priority, predicates and name.",
+			Type: huma.TypeArray, Items: &huma.Schema{Ref: schemaPrefix + "ConfigRoute"}, Description: "The routes, by host, path, method, priority, predicates and name.",
 		}},
 		Required: []string{"routes"}, AdditionalProperties: false,
 	}

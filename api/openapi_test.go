@@ -208,6 +208,9 @@ func checkDocumented(a answer) {
 		a.t.Errorf("%s: Content-Type %q is not documented", a.what, a.header.Get("Content-Type"))
 		return
 	}
+	if a.header.Get("Content-Type") == "application/yaml" {
+		return // the same document as in JSON, which other tests compare
+	}
 	var v any
 	if err := json.Unmarshal(a.text, &v); err != nil {
 		a.t.Errorf("%s: %v", a.what, err)

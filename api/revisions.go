@@ -24,7 +24,8 @@ import (
 const shownPerRevision = 20
 
 type (
-	revisionHead struct {
+	// RevisionHead is who made a revision, when and from where.
+	RevisionHead struct {
 		Revision         int64     `json:"revision" doc:"The number of the change."`
 		Time             time.Time `json:"time" doc:"When it was made, in UTC."`
 		Actor            string    `json:"actor" doc:"Who made it: the name of a token, admin for the admin endpoint, seed, or sql and the role for plain SQL." example:"admin"`
@@ -33,8 +34,8 @@ type (
 		TotalCredentials int       `json:"total_credentials" doc:"How many consumers, keys and tokens it changed."`
 	}
 	revisionSummary struct {
-		revisionHead
-		Routes      []routeChange      `json:"routes" doc:"The first 20 of the routes that it changed, by id."`
+		RevisionHead
+		Routes      []RouteChange      `json:"routes" doc:"The first 20 of the routes that it changed, by id."`
 		Credentials []credentialChange `json:"credentials" doc:"The first 20 of the consumers, keys and tokens that it changed."`
 	}
 	credentialChange struct {
@@ -42,7 +43,7 @@ type (
 		ID     string               `json:"id" doc:"Its id, which is the public part of a key or token."`
 		Action string               `json:"action" enum:"created,updated,deleted" doc:"What was done to it."`
 		Name   string               `json:"name,omitempty" doc:"Its name."`
-		Fields []fieldChange        `json:"fields" doc:"What is otherwise, field by field. Secrets are not in the history."`
+		Fields []FieldChange        `json:"fields" doc:"What is otherwise, field by field. Secrets are not in the history."`
 	}
 	revisionPage struct {
 		Items []revisionSummary `json:"items" doc:"The revisions, newest first."`
@@ -59,12 +60,12 @@ type (
 	revisionsOutput struct{ Body revisionPage }
 
 	revisionRoute struct {
-		routeChange
+		RouteChange
 		Before *route `json:"before,omitempty" doc:"The route before the change. Absent for a new or restored one."`
 		After  *route `json:"after,omitempty" doc:"The route after the change. Absent for a deleted one."`
 	}
 	wholeRevision struct {
-		revisionHead
+		RevisionHead
 		Routes      []revisionRoute    `json:"routes" doc:"The routes that it changed, by id, in pages."`
 		Credentials []credentialChange `json:"credentials" doc:"All consumers, keys and tokens that it changed."`
 		Next        string             `json:"next,omitempty" doc:"The cursor of the next page of routes. Absent at the end."`
@@ -81,7 +82,7 @@ type (
 		DryRun     bool  `query:"dry_run" doc:"Only tell what would be done."`
 		IfRevision int64 `query:"if_revision" minimum:"1" doc:"Refuse with 412 unless this is the present revision."`
 	}
-	changesetOutput struct{ Body *changeset }
+	changesetOutput struct{ Body *Changeset }
 	restoreInput    struct {
 		ID int64 `path:"id" minimum:"1" maximum:"2147483647" doc:"The route's number." example:"1"`
 	}
@@ -134,7 +135,7 @@ func (s *server) revisions(ctx context.Context, in *revisionsInput) (*revisionsO
 			page.Next = revisionCursor(list[i-1].Number)
 			break
 		}
-		summary := revisionSummary{revisionHead: headOf(r), Routes: []routeChange{}, Credentials: credentialChanges(r)}
+		summary := revisionSummary{RevisionHead: headOf(r), Routes: []RouteChange{}, Credentials: credentialChanges(r)}
 		for _, c := range r.Routes {
 			change, err := changeOf(c.Before, c.After, c.Restored)
 			if err != nil {
@@ -156,7 +157,7 @@ func (s *server) revision(ctx context.Context, in *revisionInput) (*revisionOutp
 	if err != nil {
 		return nil, err
 	}
-	whole := wholeRevision{revisionHead: headOf(r), Routes: []revisionRoute{}, Credentials: credentialChanges(r)}
+	whole := wholeRevision{RevisionHead: headOf(r), Routes: []revisionRoute{}, Credentials: credentialChanges(r)}
 	for i, c := range r.Routes {
 		if i == in.Limit {
 			whole.Next = cursor(r.Routes[i-1].RouteID)
@@ -166,7 +167,7 @@ func (s *server) revision(ctx context.Context, in *revisionInput) (*revisionOutp
 		if err != nil {
 			return nil, err
 		}
-		told := revisionRoute{routeChange: change}
+		told := revisionRoute{RouteChange: change}
 		if c.Before != nil {
 			told.Before = newRoute(c.Before, decodeProblem(c.Before), nil)
 		}
@@ -276,8 +277,8 @@ func (s *server) restore(ctx context.Context, in *restoreInput) (*routeOutput, e
 	return &routeOutput{Status: http.StatusOK, ETag: etag(row.ID, row.Revision), Body: newRoute(row, nil, warnings)}, nil
 }
 
-func headOf(r *store.Revision) revisionHead {
-	return revisionHead{
+func headOf(r *store.Revision) RevisionHead {
+	return RevisionHead{
 		Revision: r.Number, Time: r.CreatedAt, Actor: r.Actor, Source: r.Source,
 		TotalRoutes: r.TotalRoutes, TotalCredentials: r.TotalCredentials,
 	}
@@ -300,7 +301,7 @@ func credentialChanges(r *store.Revision) []credentialChange {
 			told.Action, shown = actionDeleted, was
 		}
 		told.Name, _ = shown["name"].(string)
-		d := differ{fields: []fieldChange{}}
+		d := differ{fields: []FieldChange{}}
 		d.objects("", was, is, was, is)
 		told.Fields = d.fields
 		list = append(list, told)

@@ -15,9 +15,9 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// maxYAMLNodes bounds the values in a document after its aliases are followed: a few
-// lines can stand for billions.
-const maxYAMLNodes = 20_000_000
+// maxAliased bounds the values that the aliases of a document stand for: a few lines
+// can stand for billions.
+const maxAliased = 1_000_000
 
 // parseYAML reads one YAML document as parseJSON does, into the same types. Anchors and
 // aliases work, merge keys (<<) don't. What has no place in JSON is refused.
@@ -30,7 +30,7 @@ func parseYAML(text []byte) (value any, details []*huma.ErrorDetail, err error) 
 	if err := decoder.Decode(&another); !errors.Is(err, io.EOF) {
 		return nil, nil, &syntaxError{"the body must be one YAML document"}
 	}
-	p := yamlParser{left: maxYAMLNodes}
+	p := yamlParser{left: maxAliased}
 	value, err = p.value(&document, &location{name: "body"}, 0)
 	return value, p.details, err
 }
@@ -43,7 +43,8 @@ func yamlSyntax(err error) error {
 }
 
 type yamlParser struct {
-	left    int // how many more values there may be
+	left    int // how many more values may be behind aliases
+	aliased int // how many aliases stand above the present value
 	details []*huma.ErrorDetail
 }
 
@@ -58,8 +59,11 @@ func (p *yamlParser) add(at *location, node *yaml.Node, message string) {
 }
 
 func (p *yamlParser) value(node *yaml.Node, at *location, depth int) (any, error) {
-	if p.left--; p.left < 0 {
-		return nil, p.fail(node, fmt.Sprintf("there are more than %d values, with those that aliases stand for", maxYAMLNodes))
+	if p.aliased > 0 {
+		p.left--
+	}
+	if p.left < 0 {
+		return nil, p.fail(node, fmt.Sprintf("aliases stand for more than %d values", maxAliased))
 	}
 	// An alias within its own anchor ends here too.
 	if depth > maxDepth {
@@ -69,7 +73,10 @@ func (p *yamlParser) value(node *yaml.Node, at *location, depth int) (any, error
 	case yaml.DocumentNode:
 		return p.value(node.Content[0], at, depth)
 	case yaml.AliasNode:
-		return p.value(node.Alias, at, depth+1)
+		p.aliased++
+		value, err := p.value(node.Alias, at, depth+1)
+		p.aliased--
+		return value, err
 	case yaml.MappingNode:
 		return p.mapping(node, at, depth+1)
 	case yaml.SequenceNode:
