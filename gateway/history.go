@@ -70,9 +70,12 @@ func (g *Gateway) keepHistory(ctx context.Context) {
 		case errors.Is(err, store.ErrNotPermitted):
 			g.cfg.Log().Warn("the database's role may not remove old revisions, so they are kept; set history_retention 0, and prune as the tables' owner")
 			return
-		case err != nil && ctx.Err() == nil:
-			g.cfg.Log().Warn("removing old revisions", zap.Error(err))
+		case err != nil:
 			pause = time.Minute
+			// That the store is down is told by others.
+			if ctx.Err() == nil && g.StoreUp() {
+				g.cfg.Log().Warn("removing old revisions", zap.Error(err))
+			}
 		case n > 0:
 			g.cfg.Log().Info("removed old revisions", zap.Int("revisions", n))
 		}
