@@ -198,13 +198,14 @@ func readRevisions(ctx context.Context, q querier, numbers []int64, route, after
 		r := of(c.Revision, c.Actor, c.Source, c.CreatedAt)
 		r.Routes, r.TotalRoutes = append(r.Routes, c), total
 		return &c, nil
-	}, `SELECT revision, route_id, op, actor, source, before, after, created_at, restored, total FROM (
-			SELECT r.*, row_number() OVER (PARTITION BY revision ORDER BY route_id) AS place
-			FROM (SELECT h.*, count(*) OVER (PARTITION BY revision) AS total, EXISTS (
-					SELECT 1 FROM revisions AS e WHERE e.route_id = h.route_id AND e.revision < h.revision) AS restored
-				FROM revisions AS h WHERE revision IN `+in+condition+`) AS r
-			WHERE route_id > `+place(1)+`) AS p
-		WHERE place <= `+place(2)+` ORDER BY revision DESC, route_id`, args...)
+	}, `SELECT revision, route_id, op, actor, source, before, after, created_at, EXISTS (
+				SELECT 1 FROM revisions AS e WHERE e.route_id = p.route_id AND e.revision < p.revision) AS restored, total
+		FROM (
+			SELECT h.*, count(*) OVER (PARTITION BY revision) AS total,
+				-- Those up to the cursor come last.
+				row_number() OVER (PARTITION BY revision ORDER BY route_id <= `+place(1)+`, route_id) AS place
+			FROM revisions AS h WHERE revision IN `+in+condition+`) AS p
+		WHERE route_id > `+place(1)+` AND place <= `+place(2)+` ORDER BY revision DESC, route_id`, args...)
 	if err != nil {
 		return nil, err
 	}
