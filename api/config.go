@@ -93,7 +93,7 @@ func (s *server) registerConfig(api huma.API) {
 		Summary: "Put one document in the place of all routes",
 		Description: "Makes the routes what the document says, as one revision, or changes nothing and tells all that is wrong. Routes keep their numbers if they are recognized: by name and what they match, by a name that is there once, else by what they match. " +
 			"A secret that is *** stays what it is. A document that is there already makes no revision.",
-		Errors: []int{400, 408, 412, 413, 415, 422, 503},
+		Errors: []int{400, 408, 409, 412, 413, 415, 422, 503},
 	}, s.putConfig)
 }
 

@@ -261,6 +261,26 @@ func TestRollbackToWhatIsNotAllowedAnyMore(t *testing.T) {
 	}
 }
 
+func TestWhatHasExpiredDoesNotComeBack(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	pair := certtest.NewAuthority(t, "ca").Issue("old", time.Now().Add(-time.Hour))
+	row := store.NewRoute("/mutual", "https://10.0.0.5")
+	row.Upstream = &store.Upstream{TLS: &store.UpstreamTLS{Certificate: pair.Certificate, Key: pair.Key}}
+	row, err := n.Store().Create(t.Context(), row, store.Author{}) // as if it had been valid then
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.create(t, "/other")
+	// As long as it is there it may stay.
+	n.do(t, "POST", "/api/revisions/1/rollback", "").want(200)
+	n.do(t, "DELETE", pathOf(row.ID), "").want(204)
+	rollback := n.do(t, "POST", "/api/revisions/1/rollback", "").want(422)
+	wantDiff(t, []string{fmt.Sprintf("routes.%d.upstream.tls.certificate", row.ID)}, rollback.locations())
+	restore := n.do(t, "POST", pathOf(row.ID)+"/restore", "").want(422)
+	wantDiff(t, []string{"body.upstream.tls.certificate"}, restore.locations())
+}
+
 func TestRestore(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)

@@ -211,7 +211,7 @@ func (s *server) rollback(ctx context.Context, in *rollbackInput) (*changesetOut
 				continue
 			}
 			if was != nil {
-				if err := s.recheck(ctx, was); err != nil {
+				if err := s.recheck(ctx, was, now); err != nil {
 					plan.Invalid = true
 					if err := found.add(atRoute(id), err); err != nil {
 						return nil, err
@@ -232,8 +232,12 @@ func (s *server) rollback(ctx context.Context, in *rollbackInput) (*changesetOut
 
 func atRoute(id int64) string { return "routes." + strconv.FormatInt(id, 10) }
 
-// recheck says what is wrong with a row that was accepted once.
-func (s *server) recheck(ctx context.Context, row *store.Route) error {
+// recheck says what is wrong, by what a write must be today, with a row that was
+// accepted once. now is the route's present state, nil for none.
+func (s *server) recheck(ctx context.Context, row, now *store.Route) error {
+	if details := resolveSecrets(row, now); len(details) > 0 {
+		return invalid(details)
+	}
 	if _, err := routing.Compile(row); err != nil {
 		return err
 	}
@@ -253,7 +257,7 @@ func (s *server) restore(ctx context.Context, in *restoreInput) (*routeOutput, e
 	if err != nil {
 		return nil, err
 	}
-	if err := s.recheck(ctx, row); err != nil {
+	if err := s.recheck(ctx, row, nil); err != nil {
 		return nil, err
 	}
 	done, err := s.cfg.Gateway.Rewrite(ctx, gateway.Rewrite{Plan: func(_ context.Context, table *routing.Table) (*gateway.Plan, error) {
