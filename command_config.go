@@ -24,8 +24,8 @@ import (
 // work below that.
 const configCommandTimeout = 3 * time.Minute
 
-// adminToken is the variable that holds the token for an admin API on a site.
-const adminToken = "ISEKAI_ADMIN_TOKEN" //nolint:gosec // a name
+// adminVariable is where the token for an admin API on a site is.
+const adminVariable = "ISEKAI_ADMIN_TOKEN"
 
 func newConfigCommand() *cobra.Command {
 	cmd := &cobra.Command{
@@ -33,7 +33,7 @@ func newConfigCommand() *cobra.Command {
 		Short: "Reads and replaces all routes as one document",
 		Long: `
 Asks the admin API of a running gateway: Caddy's admin endpoint, or a site with
-isekai_admin, for which the variable ` + adminToken + ` holds a token.`,
+isekai_admin, for which the variable ` + adminVariable + ` holds a token.`,
 		RunE: helpUnlessArgs,
 	}
 	var address string
@@ -108,7 +108,7 @@ func readDocument(cmd *cobra.Command, name string) ([]byte, error) {
 	if name == "-" {
 		return io.ReadAll(cmd.InOrStdin())
 	}
-	return os.ReadFile(name) //nolint:gosec // the caller's own file
+	return os.ReadFile(name)
 }
 
 // difference is what the admin API answers to a document.
@@ -202,7 +202,7 @@ func askAdmin(ctx context.Context, address, method string, query url.Values, med
 	}
 	if !strings.Contains(address, "://") {
 		req.Header.Set("Origin", base) // which Caddy's endpoint asks for
-	} else if token := os.Getenv(adminToken); token != "" {
+	} else if token := os.Getenv(adminVariable); token != "" {
 		req.Header.Set("Authorization", "Bearer "+token)
 	}
 	resp, err := client.Do(req)

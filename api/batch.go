@@ -13,10 +13,9 @@ import (
 	"github.com/isekai-gateway/isekai/store"
 )
 
-// What an operation of a batch does.
+// What an operation of a batch does, as far as it is not just "update".
 const (
 	opCreate = "create"
-	opUpdate = "update"
 	opPatch  = "patch"
 	opDelete = "delete"
 )

@@ -19,7 +19,6 @@ const (
 	maxBulkBody     = 64 << 20 // bytes
 	bulkBodyTimeout = time.Minute
 	bulkTimeout     = time.Minute
-	maxOperations   = 10_000
 	maxBulkDetails  = 1000
 )
 

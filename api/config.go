@@ -165,7 +165,10 @@ func configDocument(rows []*store.Route) ([]byte, error) {
 			cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID))
 	})
 	for _, row := range rows {
-		row = row.Redacted()
+		row, err := canonicalRow(row.Redacted())
+		if err != nil {
+			return nil, fmt.Errorf("writing route %d: %w", row.ID, err)
+		}
 		doc.Routes = append(doc.Routes, configRoute{
 			Name: row.Name, Host: row.Host, Path: row.Path, Method: row.Method, TargetURL: row.TargetURL,
 			Enabled: row.Enabled, RateLimit: row.RateLimit, Timeout: row.Timeout, Priority: row.Priority, Spec: row.Spec,
@@ -179,6 +182,27 @@ func configDocument(rows []*store.Route) ([]byte, error) {
 		return nil, fmt.Errorf("writing the document: %w", err)
 	}
 	return text.Bytes(), nil
+}
+
+// canonicalRow returns the row with what it holds of free JSON in one form, so that
+// documents of equal routes are equal.
+func canonicalRow(row *store.Route) (*store.Route, error) {
+	shown := *row
+	var err error
+	shown.Plugins = slices.Clone(row.Plugins)
+	for i, plugin := range shown.Plugins {
+		if shown.Plugins[i], err = gateway.CanonicalJSON(plugin); err != nil {
+			return row, err
+		}
+	}
+	if u := row.Upstream; u != nil && len(u.PolicyOptions) > 0 {
+		upstream := *u
+		if upstream.PolicyOptions, err = gateway.CanonicalJSON(u.PolicyOptions); err != nil {
+			return row, err
+		}
+		shown.Upstream = &upstream
+	}
+	return &shown, nil
 }
 
 func (s *server) putConfig(ctx context.Context, in *putConfigInput) (*putConfigOutput, error) {

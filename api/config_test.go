@@ -10,6 +10,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/isekai-gateway/isekai/internal/certtest"
+	"github.com/isekai-gateway/isekai/internal/pgtest"
 )
 
 const asYAML = "Content-Type: application/yaml"
@@ -32,7 +33,18 @@ func configOf(routes ...string) string {
 
 func TestConfigOfAllThatThereCanBe(t *testing.T) {
 	t.Parallel()
-	n := newNode(t)
+	for name, open := range map[string]func(testing.TB) string{
+		"SQLite":     func(t testing.TB) string { return "sqlite://" + filepath.Join(t.TempDir(), "routes.db") },
+		"PostgreSQL": pgtest.New, // which brings JSON into a form of its own
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			testConfigOfAllThatThereCanBe(t, nodeOn(t, open(t)))
+		})
+	}
+}
+
+func testConfigOfAllThatThereCanBe(t *testing.T, n *node) {
 	members, _ := secretRoute(t)
 	n.create(t, "/plugins", `"plugins": [{"handler": "headers", "response": {"set": {"X": ["on"]}}, "n": 1e3, "f": 0.10}]`, `"method": "*"`)
 	n.create(t, "/plugins", `"plugins": [{"handler": "static_response", "body": "a: b\n\n- c #d\n  \ttrailing "}]`, `"method": "POST,GET"`, `"priority": -3`)

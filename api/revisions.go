@@ -67,7 +67,7 @@ type (
 	wholeRevision struct {
 		RevisionHead
 		Routes      []revisionRoute    `json:"routes" doc:"The routes that it changed, by id, in pages."`
-		Credentials []credentialChange `json:"credentials" doc:"All consumers, keys and tokens that it changed."`
+		Credentials []credentialChange `json:"credentials" doc:"The consumers, keys and tokens that it changed, at most 10,000."`
 		Next        string             `json:"next,omitempty" doc:"The cursor of the next page of routes. Absent at the end."`
 	}
 	revisionInput struct {
@@ -107,7 +107,7 @@ func (s *server) registerRevisions(api huma.API) {
 		OperationID: "rollback", Method: http.MethodPost, Path: "/api/revisions/{n}/rollback", Tags: tags,
 		Summary: "Go back to a revision",
 		Description: "Makes a new revision in which the routes are as they were at this one: those that are new since are deleted, deleted ones restored with their ids, changed ones set back, secrets included. " +
-			"It changes all or nothing; a route that would not be accepted any more is a 422 that names it. Consumers, keys and tokens stay as they are. If the routes are as they were, nothing is changed.",
+			"It changes all or nothing; a route that would not be accepted any more is a 422 that names it, as routes.7.target_url. Consumers, keys and tokens stay as they are. If the routes are as they were, nothing is changed.",
 		Errors: []int{400, 404, 409, 412, 422, 503},
 	}, s.rollback)
 	register(s, api, huma.Operation{

@@ -230,10 +230,11 @@ func yamlText(text string) *yaml.Node {
 	return node
 }
 
-// oldYAML reports whether YAML 1.1 takes the text for a boolean or a number in base 60.
+// oldYAML reports whether YAML 1.1 takes the text for a boolean, a number in base 60, a
+// merge or a default.
 func oldYAML(text string) bool {
 	switch strings.ToLower(text) {
-	case "y", "yes", "on", "n", "no", "off":
+	case "y", "yes", "on", "n", "no", "off", "<<", "=":
 		return true
 	}
 	return strings.Contains(text, ":") && strings.Trim(text, "-+_.:0123456789") == ""

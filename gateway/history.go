@@ -97,20 +97,27 @@ func sameSpec(a, b *store.Spec) bool {
 }
 
 func sameJSON(a, b []byte) bool {
-	x, errX := canonical(a)
-	y, errY := canonical(b)
+	x, errX := CanonicalJSON(a)
+	y, errY := CanonicalJSON(b)
 	return errX == nil && errY == nil && bytes.Equal(x, y)
 }
 
-// canonical writes a document with its names in order and its numbers in one form.
-func canonical(text []byte) ([]byte, error) {
+// CanonicalJSON writes a document with its names in order and its numbers in one form,
+// whichever database it comes from.
+func CanonicalJSON(text []byte) (json.RawMessage, error) {
 	decoder := json.NewDecoder(bytes.NewReader(text))
 	decoder.UseNumber()
 	var value any
 	if err := decoder.Decode(&value); err != nil {
 		return nil, err
 	}
-	return json.Marshal(oneForm(value))
+	var out bytes.Buffer
+	encoder := json.NewEncoder(&out)
+	encoder.SetEscapeHTML(false)
+	if err := encoder.Encode(oneForm(value)); err != nil {
+		return nil, err
+	}
+	return bytes.TrimSpace(out.Bytes()), nil
 }
 
 func oneForm(value any) any {

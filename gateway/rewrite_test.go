@@ -2,8 +2,10 @@ package gateway_test
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
+	"net/url"
 	"sync"
 	"testing"
 	"time"
@@ -127,5 +129,42 @@ func TestHistoryIsPruned(t *testing.T) {
 	}
 	if _, err := g.RoutesAt(t.Context(), 1); !errors.Is(err, store.ErrHistoryGone) {
 		t.Errorf("got %v", err)
+	}
+}
+
+func TestHistoryThatMayNotBePruned(t *testing.T) {
+	t.Parallel()
+	dsn := pgtest.New(t)
+	owner := open(t, dsn, nil)
+	owner.create(t, "/a")
+	db, err := sql.Open("pgx", dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	run := func(statements ...string) {
+		for _, s := range statements {
+			if _, err := db.Exec(s); err != nil {
+				t.Errorf("%s: %v", s, err)
+			}
+		}
+	}
+	const role = "isekai_test_no_pruning"
+	run("DROP ROLE IF EXISTS "+role, "CREATE ROLE "+role+" LOGIN PASSWORD 'secret'",
+		"GRANT ALL ON ALL TABLES IN SCHEMA public TO "+role, "GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO "+role,
+		"REVOKE DELETE ON revisions, credential_revisions FROM "+role)
+	t.Cleanup(func() { run("DROP OWNED BY "+role, "DROP ROLE "+role) })
+	u, err := url.Parse(dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.User = url.UserPassword(role, "secret")
+	g := open(t, u.String(), func(cfg *gateway.Config) { cfg.HistoryRetention = time.Nanosecond })
+	eventually(t, "it says that it may not", func() bool {
+		return g.logs.FilterMessageSnippet("may not remove old revisions").Len() == 1
+	})
+	g.create(t, "/b") // it works nevertheless
+	if list, err := g.Revisions(t.Context(), store.RevisionFilter{}, 0, 10, 1); err != nil || len(list) != 2 {
+		t.Errorf("%d revisions, %v", len(list), err)
 	}
 }

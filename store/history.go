@@ -19,7 +19,7 @@ type Histories interface {
 	Revisions(ctx context.Context, filter RevisionFilter, before int64, limit, perRevision int) ([]*Revision, error)
 
 	// RevisionChanges returns one revision with up to limit changes of routes whose
-	// ids are above after, and all changes of credentials. ErrNoRevision if the
+	// ids are above after, and up to 10,000 changes of credentials. ErrNoRevision if the
 	// history has nothing of it.
 	RevisionChanges(ctx context.Context, number, after int64, limit int) (*Revision, error)
 
@@ -84,6 +84,9 @@ type Past struct {
 	// The present revision.
 	Now int64
 }
+
+// maxCredentialChanges bounds what is told of one revision. Only plain SQL changes more.
+const maxCredentialChanges = 10_000
 
 // conditions builds a WHERE clause. Every condition holds one question mark for each
 // of its values.
@@ -154,7 +157,7 @@ func revisionNumbers(ctx context.Context, q querier, filter RevisionFilter, befo
 func (s *sqlStore) RevisionChanges(ctx context.Context, number, after int64, limit int) (*Revision, error) {
 	var list []*Revision
 	err := s.querySnapshot(ctx, "reading a revision", func(ctx context.Context, q querier, _ func()) (err error) {
-		list, err = readRevisions(ctx, q, []int64{number}, 0, after, limit, math.MaxInt32)
+		list, err = readRevisions(ctx, q, []int64{number}, 0, after, limit, maxCredentialChanges)
 		return err
 	})
 	switch {
