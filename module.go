@@ -99,6 +99,10 @@ type App struct {
 	// How often a line with the counters is logged. Default: 1m.
 	StatsInterval caddy.Duration `json:"stats_interval,omitempty"`
 
+	// How long revisions are kept in the history; 0 keeps them for ever. Routes that
+	// were deleted can be restored beyond that. Default: 90d.
+	HistoryRetention *caddy.Duration `json:"history_retention,omitempty"`
+
 	// How long streams, such as WebSockets, of a route that was changed or deleted
 	// may go on, and its requests if it has no timeout. Default: 5m.
 	DrainTimeout caddy.Duration `json:"drain_timeout,omitempty"`

@@ -59,6 +59,9 @@ type Config struct {
 	// those of others are known up to one interval later. Default: 10s.
 	TrafficInterval time.Duration
 
+	// How long revisions are kept in the history. Default: 0, for ever.
+	HistoryRetention time.Duration
+
 	// Routes to insert into a store that has never had any.
 	Seed []*store.Route
 
@@ -170,6 +173,9 @@ func Open(cfg Config) (*Gateway, error) {
 	g.workers.Every("store health checker", cfg.HealthInterval, g.checkStore)
 	g.workers.Every("uses of credentials", usesInterval, g.writeUses)
 	g.workers.Go("traffic counter", g.countTraffic)
+	if cfg.HistoryRetention > 0 {
+		g.workers.Go("history retention", g.keepHistory)
+	}
 	g.workers.Every("stats collector", cfg.StatsInterval, g.logStats)
 	return g, nil
 }

@@ -43,6 +43,8 @@ func openSQLite(ctx context.Context, location string, opts Options) (Store, erro
 			takeRevision: "UPDATE revision_counter SET revision = revision + 1, writer = 1" +
 				" RETURNING revision",
 			releaseWriter:  "UPDATE revision_counter SET writer = 0",
+			insertRoutes:   insertEach,
+			updateRoutes:   updateEach,
 			classify:       classifySQLite,
 			dropIdle:       func() {},
 			lockMigrations: func(ctx context.Context) (func(), error) { return lockFile(ctx, path) },

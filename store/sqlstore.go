@@ -45,6 +45,15 @@ type dialect struct {
 	// just seen broken.
 	dropIdle func()
 
+	// Write many routes of one revision. The former returns the new ids in the order
+	// of the rows.
+	insertRoutes func(ctx context.Context, tx *sql.Tx, rows []bulkRow, sign signature) ([]int64, error)
+	updateRoutes func(ctx context.Context, tx *sql.Tx, rows []bulkRow, sign signature) error
+
+	// Lets one process at a time prune the history, until the transaction's end;
+	// reports whether this is the one. May be empty.
+	lockPruning string
+
 	insertLogs   func(ctx context.Context, rows []RequestLog) error
 	maintainLogs func(ctx context.Context, now time.Time, keep time.Duration) error
 
@@ -59,6 +68,7 @@ const (
 	errOther errorClass = iota
 	errUnique
 	errBadValue
+	errNotPermitted
 	errConnectionLost // by a connection that had been made; a new one may work
 )
 
@@ -168,7 +178,7 @@ func (s *sqlStore) retryOnce(ctx context.Context, fn func() error) error {
 
 // isAnswer says whether an error is no failure of the database, but what it has to say.
 func isAnswer(err error) bool {
-	for _, known := range []error{ErrNotFound, ErrConflict, ErrStale, ErrInvalid, ErrResync, ErrTooMany, errAlreadySeeded} {
+	for _, known := range []error{ErrNotFound, ErrConflict, ErrStale, ErrInvalid, ErrNoRevision, ErrHistoryGone, ErrResync, ErrTooMany, errAlreadySeeded} {
 		if errors.Is(err, known) {
 			return true
 		}
@@ -191,6 +201,8 @@ func (s *sqlStore) explain(ctx context.Context, doing string, err error) error {
 	switch s.classify(err) {
 	case errUnique:
 		return &ConflictError{}
+	case errNotPermitted:
+		return fmt.Errorf("%s: %w: %w", doing, ErrNotPermitted, err)
 	case errBadValue:
 		return fmt.Errorf("%s: %w: %w", doing, ErrInvalid, err)
 	default:
