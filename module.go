@@ -19,6 +19,8 @@
 //     server;
 //   - http.handlers.isekai_admin, the admin API on a site, behind tokens;
 //   - isekai.rate_limit.backends.store and .postgres, counters that replicas share;
+//   - tls.permission.isekai, on-demand certificates for hosts that routes name;
+//   - caddy.storage.isekai, certificates and locks in PostgreSQL, for all replicas;
 //   - admin.api.isekai, the admin API on Caddy's admin endpoint.
 package isekai
 
