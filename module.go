@@ -41,6 +41,7 @@ import (
 	"github.com/isekai-gateway/isekai/proxy"
 
 	// Site-wide policies are modules of their own, which one --with brings along.
+	_ "github.com/isekai-gateway/isekai/certstore"
 	_ "github.com/isekai-gateway/isekai/cors"
 	_ "github.com/isekai-gateway/isekai/forwardauth"
 )

@@ -17,11 +17,9 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
-)
 
-// migrationLock is the key of the advisory lock under which one process at a
-// time migrates: "isekai" in ASCII.
-const migrationLock = 0x6973656b6169
+	"github.com/isekai-gateway/isekai/store/migrations"
+)
 
 func openPostgres(ctx context.Context, dsn string, opts Options) (Store, error) {
 	config, err := parsePostgresDSN(dsn, opts)
@@ -107,7 +105,7 @@ func lockPostgres(ctx context.Context, config *pgx.ConnConfig) (release func(), 
 		"SET LOCAL statement_timeout = 0",
 		"SET LOCAL lock_timeout = 0",
 		"SET LOCAL idle_in_transaction_session_timeout = 0",
-		fmt.Sprintf("SELECT pg_advisory_xact_lock(%d)", migrationLock),
+		fmt.Sprintf("SELECT pg_advisory_xact_lock(%d)", migrations.PostgresLock),
 	} {
 		if _, err := conn.Exec(ctx, statement); err != nil {
 			_ = conn.Close(context.WithoutCancel(ctx))
