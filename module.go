@@ -37,6 +37,7 @@ import (
 
 	"github.com/isekai-gateway/isekai/auth"
 	"github.com/isekai-gateway/isekai/gateway"
+	"github.com/isekai-gateway/isekai/ondemand"
 	"github.com/isekai-gateway/isekai/pipeline"
 	"github.com/isekai-gateway/isekai/proxy"
 
@@ -113,6 +114,7 @@ type App struct {
 	limits      *limits
 	pipelines   *pipeline.Set
 	verifier    *auth.Verifier
+	failures    *ondemand.Failures
 	api         http.Handler
 	unsubscribe func()
 	logger      *zap.Logger
@@ -135,6 +137,7 @@ var gateways = caddy.NewUsagePool()
 type pooledGateway struct {
 	*gateway.Gateway
 	upstreams *proxy.States
+	failures  *ondemand.Failures // of certificates
 }
 
 // Destruct implements caddy.Destructor.
@@ -159,7 +162,8 @@ func (a *App) Provision(ctx caddy.Context) error {
 	}
 	// The forwarders, made when requests come, need this app; loading it then
 	// would race with Caddy.
-	if _, err := ctx.App("events"); err != nil {
+	events, err := ctx.App("events")
+	if err != nil {
 		return fmt.Errorf("loading events app: %w", err)
 	}
 
@@ -178,7 +182,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 		}
 		cfg.Seed = seed
 		g, err := gateway.Open(cfg.Config)
-		return pooledGateway{g, new(proxy.States)}, err
+		return pooledGateway{g, new(proxy.States), new(ondemand.Failures)}, err
 	})
 	if err != nil {
 		return err
@@ -219,6 +223,10 @@ func (a *App) Provision(ctx caddy.Context) error {
 	}
 	if err := registerMetrics(ctx, collector{a.pipelines.Upstreams, a.gateway.RequestLog.Stats, &a.gateway.Decisions}); err != nil {
 		return fmt.Errorf("registering metrics: %w", err)
+	}
+	a.failures = shared.failures
+	if err := (certificateEvents{a.failures}).follow(events); err != nil {
+		return fmt.Errorf("following events: %w", err)
 	}
 	a.api = a.newAPI()
 	a.unsubscribe = a.gateway.Subscribe(&gateway.Subscriber{

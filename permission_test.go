@@ -140,6 +140,52 @@ func TestPermission(t *testing.T) {
 	s.allows(true, "off.perm.test")
 }
 
+func TestHostsShowCertificates(t *testing.T) {
+	s := start(t, withPermission(nil))
+	s.create(route{"host": "Shown.perm.test", "path": "/", "target_url": "http://127.0.0.1:1"})
+	s.create(route{"host": "shown.perm.test", "path": "/b", "target_url": "http://127.0.0.1:1"})
+	s.create(route{"host": "unasked.perm.test", "path": "/", "target_url": "http://127.0.0.1:1"})
+	s.allows(true, "shown.perm.test")
+	var page struct {
+		Items []struct {
+			Host         string
+			Routes       int
+			Certificates []struct {
+				Names     []string
+				Issuer    string
+				NotBefore time.Time `json:"not_before"`
+				NotAfter  time.Time `json:"not_after"`
+			}
+			LastError *struct{ Message string } `json:"last_error"`
+		}
+	}
+	res := s.do("GET", s.admin+"/api/hosts", "")
+	if err := json.Unmarshal([]byte(res.body), &page); err != nil || len(page.Items) != 2 {
+		t.Fatalf("%s, %v", res.body, err)
+	}
+	shown, unasked := page.Items[0], page.Items[1]
+	if shown.Host != "shown.perm.test" || shown.Routes != 2 || len(shown.Certificates) != 1 || shown.LastError != nil {
+		t.Fatalf("%+v", shown)
+	}
+	if c := shown.Certificates[0]; !slices.Equal(c.Names, []string{"shown.perm.test"}) || !strings.Contains(c.Issuer, "Caddy Local Authority") ||
+		c.NotBefore.After(time.Now()) || c.NotAfter.Before(time.Now()) {
+		t.Errorf("%+v", c)
+	}
+	if unasked.Host != "unasked.perm.test" || unasked.Routes != 1 || len(unasked.Certificates) != 0 {
+		t.Errorf("%+v", unasked)
+	}
+}
+
+// TestHostsWithoutTLS asks a configuration in which Caddy has no certificates at all.
+func TestHostsWithoutTLS(t *testing.T) {
+	s := start(t, func(cfg map[string]any) { delete(cfg["apps"].(map[string]any), "http") })
+	s.create(route{"host": "plain.perm.test", "path": "/", "target_url": "http://127.0.0.1:1"})
+	res := s.do("GET", s.admin+"/api/hosts", "")
+	if want := `{"items":[{"host":"plain.perm.test","routes":1,"certificates":[]}]}`; strings.TrimSpace(res.body) != want {
+		t.Errorf("%d %s", res.StatusCode, res.body)
+	}
+}
+
 func TestPermissionNeedsTheApp(t *testing.T) {
 	s := start(t, nil)
 	err := s.load(func(cfg map[string]any) {
