@@ -46,11 +46,15 @@ type locks struct {
 	// Leases that are to be given up but that the database may still know, and when it
 	// forgets them in any case.
 	dying map[*lease]time.Time
+
+	// Who is to make a certificate authority; see authority.go. They are not renewed.
+	claims map[string]*lease
 }
 
 func (l *locks) init() {
 	l.held = make(map[string][]*lease)
 	l.dying = make(map[*lease]time.Time)
+	l.claims = make(map[string]*lease)
 }
 
 // take notes that a lock is held.
@@ -116,6 +120,9 @@ func (s *Storage) Lock(ctx context.Context, name string) error {
 		}
 		for pause := firstPoll; ; pause = min(pause*2, lastPoll) {
 			got, err := s.acquire(ctx, wanted)
+			if got {
+				s.locks.take(wanted)
+			}
 			if got || err != nil {
 				return err
 			}
@@ -133,7 +140,9 @@ func (s *Storage) TryLock(ctx context.Context, name string) (got bool, err error
 		if err != nil {
 			return err
 		}
-		got, err = s.acquire(ctx, wanted)
+		if got, err = s.acquire(ctx, wanted); got {
+			s.locks.take(wanted)
+		}
 		return err
 	})
 	return got, err
@@ -153,8 +162,13 @@ func (s *Storage) Unlock(ctx context.Context, name string) error {
 		s.opts.Log().Warn("a certificate lock was lost before it was released", zap.String("lock", name))
 		return nil
 	}
-	err := s.run(ctx, "releasing the lock "+name, func(ctx context.Context) error {
-		_, err := s.pool.Exec(ctx, "DELETE FROM storage_locks WHERE name = $1 AND token = $2", name, held.token)
+	return s.release(ctx, held)
+}
+
+// release gives a lease up, in the background if the database does not answer.
+func (s *Storage) release(ctx context.Context, held *lease) error {
+	err := s.run(ctx, "releasing the lock "+held.name, func(ctx context.Context) error {
+		_, err := s.pool.Exec(ctx, "DELETE FROM storage_locks WHERE name = $1 AND token = $2", held.name, held.token)
 		return err
 	})
 	if err != nil {
@@ -203,13 +217,10 @@ func (s *Storage) acquire(ctx context.Context, wanted *lease) (bool, error) {
 		got = tag.RowsAffected() > 0
 		return err
 	})
-	switch {
-	case err != nil:
+	if err != nil {
 		// The database may have done it all the same.
 		s.locks.leave(wanted, time.Now().Add(s.opts.LockLease))
 		return false, err
-	case got:
-		s.locks.take(wanted)
 	}
 	return got, nil
 }
@@ -308,6 +319,9 @@ func (s *Storage) releaseAll(ctx context.Context) {
 		all = append(all, list...)
 	}
 	for l := range s.locks.dying {
+		all = append(all, l)
+	}
+	for _, l := range s.locks.claims {
 		all = append(all, l)
 	}
 	s.locks.init()

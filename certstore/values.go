@@ -67,12 +67,21 @@ func (s *Storage) Store(ctx context.Context, key string, value []byte) error {
 	if stored == nil {
 		stored = []byte{} // and not NULL
 	}
-	return s.run(ctx, "storing "+key, func(ctx context.Context) error {
+	err = s.run(ctx, "storing "+key, func(ctx context.Context) error {
 		_, err := s.pool.Exec(ctx, `INSERT INTO certificates_storage (key, value, sealed) VALUES ($1, $2, $3)
 			ON CONFLICT (key) DO UPDATE SET value = excluded.value, sealed = excluded.sealed, modified = clock_timestamp()`,
 			key, stored, id)
 		return err
 	})
+	if err != nil {
+		return err
+	}
+	if claim, part := authority(key); part == ".key" {
+		if made := s.locks.claimed(claim); made != nil {
+			s.unclaim(ctx, made)
+		}
+	}
+	return nil
 }
 
 // Load implements certmagic.Storage. Its error is fs.ErrNotExist only if the database
@@ -82,8 +91,18 @@ func (s *Storage) Load(ctx context.Context, key string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("loading: %w", err)
 	}
+	value, err := s.load(ctx, key)
+	if errors.Is(err, fs.ErrNotExist) {
+		if claim, part := authority(key); claim != "" {
+			return s.loadAuthority(ctx, key, claim, part)
+		}
+	}
+	return value, err
+}
+
+func (s *Storage) load(ctx context.Context, key string) ([]byte, error) {
 	var stored, id []byte
-	err = s.run(ctx, "loading "+key, func(ctx context.Context) error {
+	err := s.run(ctx, "loading "+key, func(ctx context.Context) error {
 		return notExist(s.pool.QueryRow(ctx, "SELECT value, sealed FROM certificates_storage WHERE key = $1", key).Scan(&stored, &id))
 	})
 	if err != nil {
