@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -233,4 +234,28 @@ func TestPermissionOutlivesReloads(t *testing.T) {
 		t.Fatal(err)
 	}
 	check("host.perm.test", false)
+}
+
+// TestReadmeTLS adapts the configuration that the README shows.
+func TestReadmeTLS(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(string(text), "\n## TLS\n")
+	_, block, _ := strings.Cut(section, "```caddyfile\n")
+	block, _, _ = strings.Cut(block, "```")
+	cfg, err := adapt(t, block)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]any{"module": "isekai", "dsn": "{env.ISEKAI_DATABASE_URL}", "encryption_keys": []any{"{env.ISEKAI_CERTIFICATES_KEY}"}}
+	if diff := cmp.Diff(want, cfg["storage"]); diff != "" {
+		t.Error(diff)
+	}
+	automation := cfg["apps"].(map[string]any)["tls"].(map[string]any)["automation"].(map[string]any)
+	if diff := cmp.Diff(map[string]any{"permission": map[string]any{"module": "isekai"}}, automation["on_demand"]); diff != "" {
+		t.Error(diff)
+	}
 }

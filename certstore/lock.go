@@ -217,23 +217,27 @@ func (s *Storage) acquire(ctx context.Context, wanted *lease) (bool, error) {
 		got = tag.RowsAffected() > 0
 		return err
 	})
-	if err != nil {
+	if err != nil && maybeSent(err) {
 		// The database may have done it all the same.
 		s.locks.leave(wanted, time.Now().Add(s.opts.LockLease))
-		return false, err
 	}
-	return got, nil
+	return got && err == nil, err
 }
 
 // keepLocks renews what is held and gives up what is not needed any more, until ctx
 // is done.
 func (s *Storage) keepLocks(ctx context.Context) {
 	interval := s.opts.LockLease / renewals
+	failing := false
 	for worker.Sleep(ctx, interval) {
 		statement, cancel := context.WithTimeout(ctx, interval)
 		err := errors.Join(s.renew(statement), s.bury(statement))
 		cancel()
-		if err != nil && ctx.Err() == nil && !isMissing(err) {
+		switch {
+		case err == nil || isMissing(err):
+			failing = false
+		case !failing && ctx.Err() == nil:
+			failing = true // and said once
 			s.opts.Log().Error("keeping certificate locks", zap.Error(err))
 		}
 	}

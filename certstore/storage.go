@@ -229,6 +229,12 @@ func isMissing(err error) bool {
 	return ok && pgErr.Code == "42P01"
 }
 
+// maybeSent reports whether the statement that failed may have reached the server.
+func maybeSent(err error) bool {
+	_, unconnected := errors.AsType[*pgconn.ConnectError](err)
+	return !unconnected && !pgconn.SafeToRetry(err)
+}
+
 // isLost reports whether err says that a connection of before was found broken. What
 // the server itself has to say is no such error, but that it is going down.
 func isLost(err error) bool {
