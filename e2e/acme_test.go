@@ -35,8 +35,9 @@ type acmeServer struct {
 	refused map[string]bool // hosts of which orders are refused
 }
 
-// newACMEServer starts one that proves hosts by a request to this port.
-func newACMEServer(t *testing.T, httpPort int) *acmeServer {
+// newACMEServer starts one that proves hosts by a request to this port. Certificates
+// are valid for so long, and the server leaves it to its clients when to renew them.
+func newACMEServer(t *testing.T, httpPort int, validity time.Duration) *acmeServer {
 	t.Helper()
 	// Read by the server when it is made. It would sleep for seconds.
 	for name, value := range map[string]string{"PEBBLE_VA_NOSLEEP": "1", "PEBBLE_WFE_NONCEREJECT": "20", "PEBBLE_AUTHZREUSE": "0"} {
@@ -47,16 +48,19 @@ func newACMEServer(t *testing.T, httpPort int) *acmeServer {
 	a := &acmeServer{orders: make(map[string]int), refused: make(map[string]bool), roots: x509.NewCertPool()}
 	logger := log.New(io.Discard, "", 0)
 	db := pebbledb.NewMemoryStore()
-	authority := ca.New(logger, db, "", "ecdsa", 0, 1, map[string]ca.Profile{"default": {Description: "default", ValidityPeriod: 7776000}})
+	authority := ca.New(logger, db, "", "ecdsa", 0, 1, map[string]ca.Profile{"default": {Description: "default", ValidityPeriod: uint64(validity.Seconds())}})
 	validation := va.New(logger, httpPort, 0, false, localDNS(t), db)
 	front := wfe.New(logger, db, validation, authority, []string{"pebble.test"}, false, false, 1, 1)
 	handler := front.Handler()
 	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path != "/order-plz" {
+		switch r.URL.Path {
+		case "/order-plz":
+			a.order(w, r, handler)
+		case "/dir":
+			serveDirectory(w, r, handler)
+		default:
 			handler.ServeHTTP(w, r)
-			return
 		}
-		a.order(w, r, handler)
 	}))
 	t.Cleanup(server.Close)
 	a.directory = server.URL + "/dir"
@@ -102,6 +106,20 @@ func (a *acmeServer) order(w http.ResponseWriter, r *http.Request, next http.Han
 	}
 	w.WriteHeader(recorded.Code)
 	_, _ = w.Write(recorded.Body.Bytes())
+}
+
+// serveDirectory leaves out the server's advice when to renew, which has random times.
+func serveDirectory(w http.ResponseWriter, r *http.Request, next http.Handler) {
+	recorded := httptest.NewRecorder()
+	next.ServeHTTP(recorded, r)
+	var directory map[string]any
+	if err := json.Unmarshal(recorded.Body.Bytes(), &directory); err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	delete(directory, "renewalInfo")
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(directory)
 }
 
 // ordered returns how many orders there were for a host, or for all.

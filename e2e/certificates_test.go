@@ -4,19 +4,28 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/caddyserver/certmagic"
+
 	"github.com/isekai-gateway/isekai/internal/pgtest"
 )
+
+// quarter is how long certificates are usually valid.
+const quarter = 90 * 24 * time.Hour
 
 // certified is gateways that share their certificates, which an ACME server issues on
 // demand for hosts of routes.
@@ -25,7 +34,7 @@ type certified struct {
 	gateways []*gateway
 }
 
-func startCertified(t *testing.T, dsn string, n int, set settings) *certified {
+func startCertified(t *testing.T, dsn string, n int, validity time.Duration, set settings) *certified {
 	t.Helper()
 	c := new(certified)
 	for i := range n {
@@ -37,7 +46,7 @@ func startCertified(t *testing.T, dsn string, n int, set settings) *certified {
 			if err != nil {
 				t.Fatal(err)
 			}
-			c.acme = newACMEServer(t, httpPort)
+			c.acme = newACMEServer(t, httpPort, validity)
 		}
 		set := set
 		set.env = []string{"ISEKAI_DATABASE_URL=" + dsn}
@@ -45,6 +54,8 @@ func startCertified(t *testing.T, dsn string, n int, set settings) *certified {
 	storage isekai {
 		query_timeout %s
 	}
+	# Closer to the end than five of these, certmagic renews whatever is stored.
+	renew_interval 1s
 	cert_issuer acme {
 		dir %s
 		trusted_roots %s
@@ -176,7 +187,7 @@ func TestCertificatesFollowRoutes(t *testing.T) {
 	t.Parallel()
 	dsn := pgtest.New(t)
 	target := textUpstream(t, "over TLS")
-	c := startCertified(t, dsn, 3, settings{})
+	c := startCertified(t, dsn, 3, quarter, settings{})
 	c.wantNone(t, "nobody.test", c.gateways...)
 	c.gateways[0].create(route{Path: "/", TargetURL: target}) // for any host, and so for no certificate
 	c.wantNone(t, "nobody.test", c.gateways...)
@@ -274,12 +285,104 @@ func TestCertificatesFollowRoutes(t *testing.T) {
 	}
 }
 
+// TestCertificatesAreRenewedOnce has certificates that must be renewed after two thirds
+// of a short life.
+func TestCertificatesAreRenewedOnce(t *testing.T) {
+	t.Parallel()
+	c := startCertified(t, pgtest.New(t), 3, 45*time.Second, settings{})
+	target := textUpstream(t, "x")
+	c.create(t, "kept.test", target)
+	dropped := c.create(t, "dropped.test", target)
+	first := c.want(t, "kept.test")
+	c.want(t, "dropped.test")
+	c.gateways[0].call(http.MethodDelete, fmt.Sprintf("/api/routes/%d", dropped.ID), nil)
+	c.waitHost(t, "dropped.test", false)
+
+	var renewed *x509.Certificate
+	eventually(t, 2*startTimeout, "all gateways serve another certificate", func() error {
+		for i, g := range c.gateways {
+			// Handshakes trigger renewals.
+			if _, err := c.handshake(g, "dropped.test", time.Minute); err != nil && c.acme.ordered("kept.test") == 1 {
+				return fmt.Errorf("what was in memory is served no more: %w", err)
+			}
+			got, err := c.handshake(g, "kept.test", time.Minute)
+			if err != nil {
+				t.Fatalf("while the certificate is renewed: %v", err)
+			}
+			if got.SerialNumber.Cmp(first.SerialNumber) == 0 {
+				return fmt.Errorf("gateway %d serves the first one", i)
+			}
+			renewed = got
+		}
+		return nil
+	})
+	if n := c.acme.ordered("kept.test"); n != 2 {
+		t.Errorf("a certificate that was obtained and renewed was ordered %d times", n)
+	}
+	if n := c.acme.ordered("dropped.test"); n != 1 {
+		t.Errorf("a certificate without a route was ordered %d times", n)
+	}
+	for i, g := range c.gateways {
+		if page := g.hosts("kept.test"); len(page.Items[0].Certificates) == 0 || page.Items[0].Certificates[0].Serial != renewed.SerialNumber.Text(16) {
+			t.Errorf("gateway %d shows %+v", i, page)
+		}
+	}
+}
+
+// TestStorageCanBeMoved moves certificates from files to the database and back, by
+// Caddy's own commands.
+func TestStorageCanBeMoved(t *testing.T) {
+	t.Parallel()
+	dir, dsn := t.TempDir(), pgtest.New(t)
+	files := &certmagic.FileStorage{Path: filepath.Join(dir, "before")}
+	assets := map[string]string{
+		"certificates/ca/a.test/a.test.crt": "certificate", "certificates/ca/a.test/a.test.key": "key", "acme/ca/users/x/x.json": "account",
+		"pki/authorities/local/root.crt": "root", "pki/authorities/local/root.key": "root key", "last_clean.json": "{}",
+	}
+	for key, value := range assets {
+		if err := files.Store(t.Context(), key, []byte(value)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	caddy := func(args ...string) {
+		t.Helper()
+		cmd := exec.CommandContext(t.Context(), binary(t), args...)
+		cmd.Dir = dir
+		cmd.Env = append(os.Environ(), "ISEKAI_DATABASE_URL="+dsn, "ISEKAI_CERTIFICATES_KEY="+base64.StdEncoding.EncodeToString(make([]byte, 32)),
+			"XDG_DATA_HOME="+dir, "XDG_CONFIG_HOME="+dir, "HOME="+dir)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("caddy %v: %v\n%s", args, err, out)
+		}
+	}
+	writeFile(t, filepath.Join(dir, "Caddyfile.before"), "{\n\tstorage file_system before\n}\n")
+	writeFile(t, filepath.Join(dir, "Caddyfile.shared"), "{\n\tstorage isekai {\n\t\tencryption_key {env.ISEKAI_CERTIFICATES_KEY}\n\t}\n}\n")
+	writeFile(t, filepath.Join(dir, "Caddyfile.after"), "{\n\tstorage file_system after\n}\n")
+	for _, move := range [][2]string{{"before", "shared"}, {"shared", "after"}} {
+		caddy("storage", "export", "--config", "Caddyfile."+move[0], "--output", "assets.tar")
+		caddy("storage", "import", "--config", "Caddyfile."+move[1], "--input", "assets.tar")
+	}
+	after := &certmagic.FileStorage{Path: filepath.Join(dir, "after")}
+	for key, value := range assets {
+		if got, err := after.Load(t.Context(), key); err != nil || string(got) != value {
+			t.Errorf("%s has become %q, %v", key, got, err)
+		}
+	}
+	var sealed, locks int
+	if err := openSQL(t, dsn).QueryRowContext(t.Context(), `SELECT (SELECT count(*) FROM certificates_storage WHERE sealed IS NOT NULL),
+		(SELECT count(*) FROM storage_locks)`).Scan(&sealed, &locks); err != nil {
+		t.Fatal(err)
+	}
+	if sealed != len(assets) || locks != 0 {
+		t.Errorf("the database has %d sealed values and %d locks", sealed, locks)
+	}
+}
+
 // TestCertificatesInAnOutage stops the database: what is in memory is served, and
 // nothing is ordered again for want of it.
 func TestCertificatesInAnOutage(t *testing.T) {
 	t.Parallel()
 	server := pgtest.NewServer(t)
-	c := startCertified(t, server.DSN(), 2, settings{outage: true})
+	c := startCertified(t, server.DSN(), 2, quarter, settings{outage: true})
 	target := textUpstream(t, "x")
 	c.create(t, "served.test", target)
 	c.create(t, "stored.test", target)
