@@ -250,7 +250,7 @@ func TestReadmeTLS(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := map[string]any{"module": "isekai", "dsn": "{env.ISEKAI_DATABASE_URL}", "encryption_keys": []any{"{env.ISEKAI_CERTIFICATES_KEY}"}}
+	want := map[string]any{"module": "isekai", "dsn": "{env.ISEKAI_DATABASE_URL}", "encryption_keys": []any{"{env.ISEKAI_CERTIFICATES_KEY}"}, "local_copies": "/var/lib/isekai"}
 	if diff := cmp.Diff(want, cfg["storage"]); diff != "" {
 		t.Error(diff)
 	}

@@ -42,6 +42,13 @@ type Module struct {
 	// the database in the clear.
 	EncryptionKeys []string `json:"encryption_keys,omitempty"`
 
+	// A folder of this machine for copies of certificates and keys that were loaded or
+	// obtained here, encrypted if they are in the database. They are read only while
+	// the database does not answer, so that what was served before can be, also after
+	// a restart. They are in its subfolder isekai-certificates; those that were not
+	// used for 90 days are removed. Default: no copies.
+	LocalCopies string `json:"local_copies,omitempty"`
+
 	// The most connections, which are kept for certificates alone; while locks are
 	// held there is one more. Default: 4.
 	MaxConns int `json:"max_conns,omitempty"`
@@ -97,6 +104,7 @@ func (m *Module) Provision(caddy.Context) error {
 		MaxConns:     m.MaxConns,
 		QueryTimeout: time.Duration(m.QueryTimeout),
 		LockLease:    time.Duration(m.LockLease),
+		Copies:       replacer.ReplaceKnown(m.LocalCopies, ""),
 		Log:          func() *zap.Logger { return caddy.Log().Named("isekai.certificates") },
 	}
 	for i, text := range m.EncryptionKeys {
@@ -106,7 +114,7 @@ func (m *Module) Provision(caddy.Context) error {
 		}
 		m.opts.Keys = append(m.opts.Keys, key)
 	}
-	encoded, err := json.Marshal([]any{m.opts.DSN, m.opts.MaxConns, m.opts.QueryTimeout, m.opts.LockLease, m.opts.Keys})
+	encoded, err := json.Marshal([]any{m.opts.DSN, m.opts.MaxConns, m.opts.QueryTimeout, m.opts.LockLease, m.opts.Keys, m.opts.Copies})
 	if err != nil {
 		return fmt.Errorf("encoding settings: %w", err)
 	}
@@ -176,6 +184,7 @@ func (m *Module) CertMagicStorage() (certmagic.Storage, error) { return m.storag
 //	storage isekai [<dsn>] {
 //		store          <dsn>
 //		encryption_key <keys...>
+//		local_copies   <folder>
 //		max_conns      <number>
 //		query_timeout  <duration>
 //		lock_lease     <duration>
@@ -211,21 +220,24 @@ func (m *Module) unmarshalOption(d *caddyfile.Dispenser, option string) error {
 		}
 		m.EncryptionKeys = args
 		return nil
-	case "store", "max_conns", "query_timeout", "lock_lease":
+	case "store", "local_copies", "max_conns", "query_timeout", "lock_lease":
 		if len(args) != 1 {
 			return d.ArgErr()
 		}
 	default:
 		return d.Errf("unrecognized option: %s", option)
 	}
-	if option == "store" {
+	switch option {
+	case "store":
 		if m.DSN != "" {
 			return d.Err("the database is named twice")
 		}
 		m.DSN = args[0]
 		return nil
-	}
-	if option == "max_conns" {
+	case "local_copies":
+		m.LocalCopies = args[0]
+		return nil
+	case "max_conns":
 		n, err := strconv.Atoi(args[0])
 		if err != nil || n < 1 {
 			return d.Errf("max_conns must be a whole number above 0, not %q", args[0])

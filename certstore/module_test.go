@@ -26,8 +26,8 @@ func TestCaddyfile(t *testing.T) {
 	}{
 		"plain": {"storage isekai", map[string]any{"module": "isekai"}, ""},
 		"dsn":   {"storage isekai {env.X}", map[string]any{"module": "isekai", "dsn": "{env.X}"}, ""},
-		"all": {"storage isekai {\nstore {env.X}\nencryption_key {env.NEW} {env.OLD}\nmax_conns 8\nquery_timeout 5s\nlock_lease 1m\n}", map[string]any{
-			"module": "isekai", "dsn": "{env.X}", "encryption_keys": []any{"{env.NEW}", "{env.OLD}"}, "max_conns": 8.0, "query_timeout": 5e9, "lock_lease": 60e9,
+		"all": {"storage isekai {\nstore {env.X}\nencryption_key {env.NEW} {env.OLD}\nlocal_copies data/copies\nmax_conns 8\nquery_timeout 5s\nlock_lease 1m\n}", map[string]any{
+			"module": "isekai", "dsn": "{env.X}", "encryption_keys": []any{"{env.NEW}", "{env.OLD}"}, "local_copies": "data/copies", "max_conns": 8.0, "query_timeout": 5e9, "lock_lease": 60e9,
 		}, ""},
 		"two arguments": {"storage isekai a b", nil, "wrong argument count"},
 		"two databases": {"storage isekai a {\nstore b\n}", nil, "named twice, at Caddyfile:3"},

@@ -12,6 +12,9 @@ import (
 // KeySize is the length of a key that values are sealed with, in bytes.
 const KeySize = 32
 
+// keyIDSize is the length of what is stored to tell keys apart.
+const keyIDSize = 8
+
 // ErrSealed says that a value can't be opened: its key is not among those given, or
 // it, or the name it is stored under, was changed.
 var ErrSealed = errors.New("the value is sealed, and none of the encryption keys opens it")
@@ -39,7 +42,7 @@ func newSeals(keys [][]byte) (*seals, error) {
 		}
 		// The id tells keys apart, and nothing of them.
 		sum := sha256.Sum256(append([]byte("isekai certificate storage key\x00"), key...))
-		id := sum[:8]
+		id := sum[:keyIDSize]
 		s.byID[string(id)] = aead
 		if i == 0 {
 			s.first = id

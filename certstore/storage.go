@@ -61,6 +61,11 @@ type Options struct {
 	// them open. None: values are stored in the clear.
 	Keys [][]byte
 
+	// A folder of this machine for copies of what is loaded and stored, sealed if values
+	// are: certificates that were served from here can be while the database is down,
+	// also after a restart. "" keeps none.
+	Copies string
+
 	// Returns the logger to use now.
 	Log func() *zap.Logger
 }
@@ -77,6 +82,7 @@ type Storage struct {
 	opts    Options
 	seals   *seals
 	locks   locks
+	copies  *copies
 	workers *worker.Group
 
 	preparing chan struct{} // holds one token while the tables are made
@@ -135,6 +141,9 @@ func Open(opts Options) (*Storage, error) {
 	s.opts.DSN, s.opts.Keys = "", nil // they are not needed any more
 	s.locks.init()
 	s.workers.Go("certificate locks", s.keepLocks)
+	if s.copies = newCopies(opts.Copies, opts.Log); s.copies != nil {
+		s.workers.Every("local copies of certificates", copySweep, s.copies.sweep)
+	}
 	return s, nil
 }
 

@@ -76,6 +76,7 @@ func (s *Storage) Store(ctx context.Context, key string, value []byte) error {
 	if err != nil {
 		return err
 	}
+	s.copies.keep(ctx, key, stored, id)
 	if claim, part := authority(key); part == ".key" {
 		if made := s.locks.claimed(claim); made != nil {
 			s.unclaim(ctx, made)
@@ -85,16 +86,33 @@ func (s *Storage) Store(ctx context.Context, key string, value []byte) error {
 }
 
 // Load implements certmagic.Storage. Its error is fs.ErrNotExist only if the database
-// has said so: for a certificate that is not there a new one is ordered.
+// has said so: for a certificate that is not there a new one is ordered. While the
+// database does not answer, the value may be a local copy, if such are kept.
 func (s *Storage) Load(ctx context.Context, key string) ([]byte, error) {
 	key, err := fileKey(key)
 	if err != nil {
 		return nil, fmt.Errorf("loading: %w", err)
 	}
+	if s.copies.inOutage() {
+		if value, ok := s.copies.load(key, s.seals); ok {
+			return value, nil
+		}
+	}
 	value, err := s.load(ctx, key)
 	if errors.Is(err, fs.ErrNotExist) {
 		if claim, part := authority(key); claim != "" {
-			return s.loadAuthority(ctx, key, claim, part)
+			value, err = s.loadAuthority(ctx, key, claim, part)
+		}
+	}
+	switch {
+	case err == nil, errors.Is(err, ErrSealed), errors.Is(err, ErrClosed), ctx.Err() != nil:
+	case errors.Is(err, fs.ErrNotExist):
+		s.copies.drop(ctx, key)
+	default:
+		s.copies.outage()
+		if value, ok := s.copies.load(key, s.seals); ok {
+			s.opts.Log().Warn("using the local copy of a certificate", zap.Error(err))
+			return value, nil
 		}
 	}
 	return value, err
@@ -112,6 +130,7 @@ func (s *Storage) load(ctx context.Context, key string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("loading %s: %w", key, err)
 	}
+	s.copies.keep(ctx, key, stored, id)
 	return value, nil
 }
 
@@ -122,10 +141,14 @@ func (s *Storage) Delete(ctx context.Context, key string) error {
 		return fmt.Errorf("deleting: %w", err)
 	}
 	from, before := below(key)
-	return s.run(ctx, "deleting "+key, func(ctx context.Context) error {
+	err = s.run(ctx, "deleting "+key, func(ctx context.Context) error {
 		_, err := s.pool.Exec(ctx, "DELETE FROM certificates_storage WHERE key = $1 OR key >= $2 AND key < $3", key, from, before)
 		return err
 	})
+	if err == nil {
+		s.copies.drop(ctx, key)
+	}
+	return err
 }
 
 // Exists implements certmagic.Storage. If the database can't say, the answer is yes,

@@ -34,11 +34,15 @@ type certified struct {
 	gateways []*gateway
 }
 
+// startCertified starts gateways whose certificates are in one database, and their
+// routes too unless the settings name another.
 func startCertified(t *testing.T, dsn string, n int, validity time.Duration, set settings) *certified {
 	t.Helper()
 	c := new(certified)
-	for i := range n {
+	if set.dsn == "" {
 		set.dsn = dsn
+	}
+	for i := range n {
 		g := newGateway(t, set)
 		if i == 0 {
 			// Challenges come here, whoever has made the order.
@@ -53,6 +57,7 @@ func startCertified(t *testing.T, dsn string, n int, validity time.Duration, set
 		set.global = fmt.Sprintf(`
 	storage isekai {
 		query_timeout %s
+		local_copies copies
 	}
 	# Closer to the end than five of these, certmagic renews whatever is stored.
 	renew_interval 1s
@@ -399,6 +404,8 @@ func TestCertificatesInAnOutage(t *testing.T) {
 	c.wantNone(t, "stored.test", c.gateways[1]) // it has never loaded it
 	c.wantNone(t, "new.test", c.gateways...)
 
+	c.wantNone(t, "stored.test", c.gateways[1]) // also now that the outage is known
+
 	server.Start(t)
 	for _, host := range []string{"served.test", "stored.test", "new.test"} {
 		eventually(t, startTimeout, host+" is served after the outage", func() error {
@@ -411,4 +418,30 @@ func TestCertificatesInAnOutage(t *testing.T) {
 		})
 		c.want(t, host)
 	}
+}
+
+// TestCertificatesAfterAColdStart starts a gateway while the certificates' database is
+// down.
+func TestCertificatesAfterAColdStart(t *testing.T) {
+	t.Parallel()
+	server := pgtest.NewServer(t)
+	c := startCertified(t, server.DSN(), 1, quarter, settings{dsn: "sqlite://" + filepath.Join(t.TempDir(), "routes.db"), outage: true})
+	target := textUpstream(t, "x")
+	c.create(t, "served.test", target)
+	c.create(t, "new.test", target)
+	before := c.want(t, "served.test")
+	g := c.gateways[0]
+	g.stop()
+	server.Stop(t)
+	g.start()
+	g.waitReady()
+	if after := c.want(t, "served.test"); after.SerialNumber.Cmp(before.SerialNumber) != 0 {
+		t.Error("after the start there is another certificate")
+	}
+	c.wantNone(t, "new.test", g)
+	server.Start(t)
+	eventually(t, startTimeout, "a new certificate is served after the outage", func() error {
+		_, err := c.handshake(g, "new.test", time.Minute)
+		return err
+	})
 }
