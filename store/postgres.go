@@ -21,6 +21,10 @@ import (
 	"github.com/isekai-gateway/isekai/store/migrations"
 )
 
+// migrationLock is the key of the advisory lock under which one process at a
+// time migrates.
+const migrationLock = migrations.PostgresLock
+
 func openPostgres(ctx context.Context, dsn string, opts Options) (Store, error) {
 	config, err := parsePostgresDSN(dsn, opts)
 	if err != nil {
@@ -105,7 +109,7 @@ func lockPostgres(ctx context.Context, config *pgx.ConnConfig) (release func(), 
 		"SET LOCAL statement_timeout = 0",
 		"SET LOCAL lock_timeout = 0",
 		"SET LOCAL idle_in_transaction_session_timeout = 0",
-		fmt.Sprintf("SELECT pg_advisory_xact_lock(%d)", migrations.PostgresLock),
+		fmt.Sprintf("SELECT pg_advisory_xact_lock(%d)", migrationLock),
 	} {
 		if _, err := conn.Exec(ctx, statement); err != nil {
 			_ = conn.Close(context.WithoutCancel(ctx))
