@@ -46,7 +46,7 @@ type Config struct {
 	// How often the store is asked for its revision. Default: 1s.
 	PollInterval time.Duration
 
-	// How often the store's health is checked. Default: 30s.
+	// How often the health of the store and of the caches is checked. Default: 30s.
 	HealthInterval time.Duration
 
 	// How often a line with the counters is logged. Default: 1m.
@@ -171,6 +171,7 @@ func Open(cfg Config) (*Gateway, error) {
 	g.Guesses.Start()
 	g.workers.Go("store watcher", g.watch)
 	g.workers.Every("store health checker", cfg.HealthInterval, g.checkStore)
+	g.workers.Every("cache health checker", cfg.HealthInterval, g.checkCache)
 	g.workers.Every("uses of credentials", usesInterval, g.writeUses)
 	g.workers.Go("traffic counter", g.countTraffic)
 	if cfg.HistoryRetention > 0 {
