@@ -122,7 +122,7 @@ func request(i int, at time.Time) *store.RequestLog {
 		r.Status = 404
 	}
 	if random.IntN(20) == 0 {
-		r.Consumer = fmt.Sprint("consumer", random.IntN(50))
+		r.Consumer = fmt.Sprint("consumer", random.IntN(10))
 	}
 	return r
 }
