@@ -37,6 +37,15 @@ type dialect struct {
 
 	classify func(error) errorClass
 
+	// The present by the database's own clock, and the seconds since a time.
+	clock string
+	since func(expression string) string
+	// Ends a statement whose loss in a crash does no harm: its commit waits for no disk.
+	commitLazily string
+
+	// Implements Listen; nil where it can't be had.
+	listen func(ctx context.Context, heartbeat time.Duration, on Listener) error
+
 	// Keeps other processes from migrating until release is called.
 	lockMigrations func(ctx context.Context) (release func(), err error)
 

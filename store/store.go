@@ -79,9 +79,17 @@ type Store interface {
 	// the newest), newest first.
 	History(ctx context.Context, before int64, limit int) ([]Change, error)
 
+	// Listen tells of revisions as they are committed, whoever makes them, until ctx is
+	// done or the connection is lost, and returns why. It holds a connection of its own
+	// beside the pool. A connection that has fallen silent is noticed within two
+	// heartbeats. errors.ErrUnsupported on SQLite.
+	Listen(ctx context.Context, heartbeat time.Duration, on Listener) error
+
 	Credentials
 
 	RequestLogs
+
+	Replicas
 
 	// Stats describes the connection pool.
 	Stats() Stats
@@ -104,6 +112,10 @@ type Changes struct {
 
 	// The revision that all of it is at.
 	Revision int64
+
+	// When that revision was committed, on this process's clock: the database tells how
+	// long ago it was, so that the two clocks need not agree. Zero if it does not know.
+	Committed time.Time
 }
 
 // Author is who makes a change, for the history.
