@@ -7,11 +7,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
+	"golang.org/x/sync/singleflight"
 
 	"github.com/isekai-gateway/isekai/cache"
 	"github.com/isekai-gateway/isekai/internal/inflight"
@@ -25,9 +29,13 @@ import (
 
 // Defaults of Config.
 const (
-	DefaultPollInterval   = time.Second
-	DefaultHealthInterval = 30 * time.Second
-	DefaultStatsInterval  = time.Minute
+	DefaultPollInterval          = time.Second     // while nothing is announced
+	DefaultListeningPollInterval = 5 * time.Second // while changes are announced
+	DefaultListenHeartbeat       = 3 * time.Second
+	DefaultReplicaInterval       = 2 * time.Second
+	DefaultSnapshotDelay         = time.Second
+	DefaultHealthInterval        = 30 * time.Second
+	DefaultStatsInterval         = time.Minute
 )
 
 // Config sets up a Gateway. DSN and Log are required.
@@ -38,8 +46,29 @@ type Config struct {
 	// Limits of the connections to the store.
 	Store store.Options
 
-	// How often the store is asked for its revision. Default: 1s.
+	// How often the store is asked for its revision. Default: 1s, and 5s while it
+	// announces its revisions.
 	PollInterval time.Duration
+
+	// How long the connection on which revisions are announced may be silent before it
+	// is asked for a sign of life, and how long that may take. Default: 3s.
+	ListenHeartbeat time.Duration
+
+	// How often this gateway says that it lives, in the store's table replicas.
+	// Default: 2s.
+	ReplicaInterval time.Duration
+
+	// What the other replicas see of this one: the machine's name and the program's
+	// version. Default: what the system says, and nothing.
+	Address string
+	Version string
+
+	// The file in which the last known routes are kept, for a start while the store is
+	// down. Default: none.
+	Snapshot string
+
+	// How long changes are collected before that file is written. Default: 1s.
+	SnapshotDelay time.Duration
 
 	// How often the store's health is checked. Default: 30s.
 	HealthInterval time.Duration
@@ -56,6 +85,29 @@ type Config struct {
 	// Returns the logger to use now. It is called for every line, since a
 	// reload replaces Caddy's loggers.
 	Log func() *zap.Logger
+}
+
+func (c Config) withDefaults() Config {
+	for _, d := range []struct {
+		value     *time.Duration
+		otherwise time.Duration
+	}{
+		{&c.ListenHeartbeat, DefaultListenHeartbeat},
+		{&c.ReplicaInterval, DefaultReplicaInterval},
+		{&c.SnapshotDelay, DefaultSnapshotDelay},
+		{&c.HealthInterval, DefaultHealthInterval},
+		{&c.StatsInterval, DefaultStatsInterval},
+	} {
+		if *d.value == 0 {
+			*d.value = d.otherwise
+		}
+	}
+	if c.Address == "" {
+		if name, err := os.Hostname(); err == nil {
+			c.Address = name
+		}
+	}
+	return c
 }
 
 // Gateway holds one store's routes ready for matching. All methods are safe for
@@ -82,6 +134,10 @@ type Gateway struct {
 	// Requests counts what the handlers did.
 	Requests RequestCounters
 
+	// Propagation is how long changes take from their commit until they are served
+	// here, in seconds. What a full load brings is not in it.
+	Propagation prometheus.Histogram
+
 	cfg     Config
 	store   store.Store
 	workers *worker.Group
@@ -93,6 +149,14 @@ type Gateway struct {
 	begun     chan struct{} // closed by Start
 	prepared  chan struct{} // closed after the first attempt to prepare the store
 	syncing   chan struct{} // a lock that honours contexts: holds one token while a sync runs
+	stale     atomic.Bool   // the table may differ from the store's at the same revision
+
+	news     news
+	reporter reporter
+	looks    singleflight.Group // at the live replicas
+
+	saved       chan struct{} // holds one token while there may be another table to save
+	badSnapshot error         // set before attempted is closed
 
 	health healthState
 
@@ -107,15 +171,7 @@ type Gateway struct {
 // work, or a folder that can't be written, is an error. Until Start, the
 // database is only read, so that a configuration can be tried out.
 func Open(cfg Config) (*Gateway, error) {
-	if cfg.PollInterval == 0 {
-		cfg.PollInterval = DefaultPollInterval
-	}
-	if cfg.HealthInterval == 0 {
-		cfg.HealthInterval = DefaultHealthInterval
-	}
-	if cfg.StatsInterval == 0 {
-		cfg.StatsInterval = DefaultStatsInterval
-	}
+	cfg = cfg.withDefaults()
 	st, err := store.Open(context.Background(), cfg.DSN, cfg.Store)
 	if err != nil {
 		return nil, fmt.Errorf("opening store: %w", err)
@@ -130,6 +186,17 @@ func Open(cfg Config) (*Gateway, error) {
 		begun:     make(chan struct{}),
 		prepared:  make(chan struct{}),
 		syncing:   make(chan struct{}, 1),
+		saved:     make(chan struct{}, 1),
+		Propagation: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "isekai_propagation_seconds",
+			Help:    "How long changes take from their commit until this replica serves them, by the database's clock.",
+			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
+		}),
+	}
+	g.news.wake = make(chan struct{}, 1)
+	g.reporter.changed = make(chan struct{}, 1)
+	g.reporter.row = store.Replica{
+		ID: uuid.NewString(), Address: cfg.Address, PID: os.Getpid(), Version: cfg.Version, StartedAt: g.started,
 	}
 	g.Guesses = ratelimit.New(ratelimit.Config{MaxKeys: maxGuessers})
 	g.RequestLog = requestlog.New(cfg.RequestLog, st, cfg.Log)
@@ -139,6 +206,11 @@ func Open(cfg Config) (*Gateway, error) {
 	g.subscribers.set = make(map[*Subscriber]struct{})
 	g.Guesses.Start()
 	g.workers.Go("store watcher", g.watch)
+	g.workers.Go("store listener", g.listen)
+	g.workers.Go("replica reporter", g.reportReplica)
+	if cfg.Snapshot != "" {
+		g.workers.Go("snapshot", g.keepSnapshot)
+	}
 	g.workers.Every("store health checker", cfg.HealthInterval, g.checkStore)
 	g.workers.Every("uses of credentials", usesInterval, g.writeUses)
 	g.workers.Every("stats collector", cfg.StatsInterval, g.logStats)
@@ -150,6 +222,7 @@ func (g *Gateway) Close() error {
 	g.workers.Stop()
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
+	g.leaveReplicas(ctx)
 	g.writeUses(ctx)
 	g.RequestLog.Close()
 	g.Credentials.close()
