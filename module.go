@@ -59,6 +59,13 @@ type App struct {
 	// effect.
 	Seed string `json:"seed,omitempty"`
 
+	// The file in which the last known routes are kept, so that a start while the
+	// database is down can serve them, or `off`. It holds what the rows hold, secrets
+	// included, and only its owner may read it. Default: with PostgreSQL,
+	// `isekai/snapshot-<hash of the database's address>.json` in Caddy's data
+	// directory; with SQLite none.
+	Snapshot string `json:"snapshot,omitempty"`
+
 	// The cache of compiled routes.
 	Cache CacheConfig `json:"cache,omitzero"`
 
@@ -216,6 +223,9 @@ func (a *App) Provision(ctx caddy.Context) error {
 	}
 	if err := registerMetrics(ctx, collector{a.pipelines.Upstreams, a.gateway.RequestLog.Stats, &a.gateway.Decisions}); err != nil {
 		return fmt.Errorf("registering metrics: %w", err)
+	}
+	if err := registerPropagationMetrics(ctx, a.gateway); err != nil {
+		return err
 	}
 	a.api = a.newAPI()
 	a.unsubscribe = a.gateway.Subscribe(&gateway.Subscriber{

@@ -101,6 +101,10 @@ func (g *Gateway) migrate(ctx context.Context) error {
 	if err := g.store.Migrate(ctx); err != nil {
 		return fmt.Errorf("migrating schema: %w", err)
 	}
+	if st := g.store.Stats(); st.Schema > st.SchemaKnown {
+		g.cfg.Log().Warn("the store's schema is newer than this program, which serves all the same; update it",
+			zap.Int64("schema", st.Schema), zap.Int64("known", st.SchemaKnown))
+	}
 	if len(g.cfg.Seed) == 0 {
 		return nil
 	}

@@ -114,6 +114,27 @@ func TestPostgresTruncate(t *testing.T) {
 	}
 }
 
+// What a newer program has added to the schema does not keep an older one from working.
+func TestPostgresNewerSchema(t *testing.T) {
+	t.Parallel()
+	p := plainPostgres(t)
+	known := p.Stats().Schema
+	p.exec(t, `INSERT INTO isekai_migrations (version_id, is_applied) VALUES (99999, true)`)
+	p.exec(t, `ALTER TABLE routes ADD COLUMN of_the_future text NOT NULL DEFAULT ''`)
+	for range 2 {
+		if err := p.Migrate(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if s := p.Stats(); s.Schema != 99999 || s.SchemaKnown != known || known == 0 {
+		t.Errorf("schema %d, known %d, was %d", s.Schema, s.SchemaKnown, known)
+	}
+	create(t, p, "/a", "a")
+	if routes, _, err := p.Load(t.Context()); err != nil || len(routes) != 1 {
+		t.Errorf("%d routes, error %v", len(routes), err)
+	}
+}
+
 func TestPostgresNotifies(t *testing.T) {
 	t.Parallel()
 	dsn := pgtest.New(t)

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/pressly/goose/v3"
@@ -19,6 +20,8 @@ type sqlStore struct {
 	writer *sql.DB // the same as reader where any number may write
 
 	queryTimeout time.Duration
+
+	schema, schemaKnown atomic.Int64 // set by Migrate
 }
 
 // dialect is how a kind of database differs from the other.
@@ -85,7 +88,11 @@ func (s *sqlStore) Ping(ctx context.Context) error {
 }
 
 // Stats implements Store.
-func (s *sqlStore) Stats() Stats { return s.dialect.stats() }
+func (s *sqlStore) Stats() Stats {
+	stats := s.dialect.stats()
+	stats.Schema, stats.SchemaKnown = s.schema.Load(), s.schemaKnown.Load()
+	return stats
+}
 
 // Close implements Store.
 func (s *sqlStore) Close() error { return s.dialect.close() }

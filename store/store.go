@@ -142,6 +142,11 @@ type Stats struct {
 	MaxConns int    `json:"max_conns"` // the bound of the pool
 	Open     int    `json:"open"`      // connections open now
 	InUse    int    `json:"in_use"`    // of these, in use now
+
+	// The version of the database's schema, and the newest that this program knows; 0
+	// before Migrate. A newer one is that of a newer program, and works.
+	Schema      int64 `json:"schema"`
+	SchemaKnown int64 `json:"schema_known"`
 }
 
 func (e *ConflictError) Error() string {
