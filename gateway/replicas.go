@@ -13,9 +13,9 @@ import (
 )
 
 const (
-	// reportPause is the least time between two reports: under a stream of changes a
-	// replica costs the database no more than that, and a barrier waits no longer.
-	reportPause = 20 * time.Millisecond
+	// reportPause is the least time between two reports. Tables change no more often than
+	// that under a stream of changes, so a barrier is hardly ever held up by it.
+	reportPause = debounce
 
 	// forgetInterval is how often rows of replicas that are long gone are removed.
 	forgetInterval = 10 * time.Minute
