@@ -21,6 +21,10 @@ const (
 	// Of the attempts to listen again after the connection was lost. The waits double.
 	firstListenWait = 100 * time.Millisecond
 	maxListenWait   = 3 * time.Second
+
+	// poolerWait is the wait behind a pooler, where listening will not work either next
+	// time, and seems to for a while each time.
+	poolerWait = 5 * time.Minute
 )
 
 // news is what the listener tells the watcher.
@@ -82,7 +86,11 @@ func (g *Gateway) listen(ctx context.Context) {
 		g.news.tell() // to poll more often from now on
 		// Anything from nothing to the whole, since a restarted server sees all
 		// replicas come back.
-		if !worker.Sleep(ctx, rand.N(wait)+time.Millisecond) {
+		pause := rand.N(wait) + time.Millisecond
+		if errors.Is(err, store.ErrNotListening) {
+			pause = poolerWait
+		}
+		if !worker.Sleep(ctx, pause) {
 			return
 		}
 		wait = min(2*wait, maxListenWait)

@@ -16,6 +16,7 @@ type network struct {
 
 	mu      sync.Mutex
 	refused bool
+	deaf    bool // LISTEN does not arrive
 	links   map[*link]struct{}
 	done    sync.WaitGroup
 }
@@ -106,10 +107,15 @@ func (n *network) carry(l *link, to, from net.Conn) {
 			return
 		}
 		n.mu.Lock()
-		open := l.open
+		open, deaf := l.open, n.deaf
 		n.mu.Unlock()
 		<-open
-		if _, err := to.Write(buffer[:size]); err != nil {
+		data := buffer[:size]
+		if deaf {
+			const listen, nothing = "LISTEN isekai_routes", "SELECT 1 /* none */ "
+			data = bytes.Replace(data, []byte(listen), []byte(nothing), 1)
+		}
+		if _, err := to.Write(data); err != nil {
 			l.close()
 			return
 		}
@@ -156,6 +162,14 @@ func (n *network) cut() {
 		l.close()
 		l.release()
 	}
+}
+
+// deafen takes LISTEN away, as a pooler does that hands connections to others between
+// transactions.
+func (n *network) deafen() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.deaf = true
 }
 
 // refuse ends all connections and lets no new ones be made until thaw.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -125,8 +126,25 @@ func TestListenerThatFallsSilent(t *testing.T) {
 	eventually(t, "the change is served", func() bool { return g.match("/unheard") != nil })
 }
 
-// A pooler that gives connections to others between transactions takes LISTEN away.
 func TestListenerBehindPooler(t *testing.T) {
+	t.Parallel()
+	dsn := pgtest.New(t)
+	net, through := newNetwork(t, dsn)
+	net.deafen()
+	g := open(t, through, func(cfg *gateway.Config) {
+		cfg.PollInterval = 0 // the default for one that is told nothing
+		cfg.ListenHeartbeat = 20 * time.Millisecond
+	})
+	eventually(t, "it is said that there is a pooler", func() bool {
+		lines := g.logs.FilterMessage("not listening for changes of routes; the store is asked for them instead").All()
+		return len(lines) == 1 && strings.Contains(fmt.Sprint(lines[0].ContextMap()["error"]), "pooler")
+	})
+	openSQL(t, dsn).insert("/polled")
+	eventually(t, "the change is served", func() bool { return g.match("/polled") != nil })
+}
+
+// What polls find, and nobody has announced, shows that listening is in vain.
+func TestUnannouncedChanges(t *testing.T) {
 	t.Parallel()
 	dsn := pgtest.New(t)
 	g := open(t, dsn, func(cfg *gateway.Config) {

@@ -26,23 +26,25 @@ func withSnapshot(path string) func(*gateway.Config) {
 
 func TestColdStartFromSnapshot(t *testing.T) {
 	t.Parallel()
-	server := pgtest.NewServer(t)
+	dsn := pgtest.New(t)
 	path := filepath.Join(t.TempDir(), "snapshot.json")
-	first := open(t, server.DSN(), withSnapshot(path))
-	for _, p := range []string{"/kept", "/changed", "/deleted"} {
-		first.create(t, p)
+	first := open(t, dsn, withSnapshot(path))
+	for _, path := range []string{"/kept", "/changed", "/deleted"} {
+		first.create(t, path)
 	}
-	openSQL(t, server.DSN()).insert("broken")
+	p := openSQL(t, dsn)
+	p.insert("broken")
 	eventually(t, "the snapshot has all of it", func() bool {
 		s, err := snapshot.Read(path)
 		return err == nil && s.Revision == 4 && len(s.Routes) == 4
 	})
-	server.Stop(t)
 
-	g := open(t, server.DSN(), withSnapshot(path))
-	for _, p := range []string{"/kept", "/changed", "/deleted"} {
-		if g.match(p) == nil {
-			t.Errorf("%s is not served", p)
+	net, through := newNetwork(t, dsn)
+	net.refuse()
+	g := open(t, through, withSnapshot(path))
+	for _, path := range []string{"/kept", "/changed", "/deleted"} {
+		if g.match(path) == nil {
+			t.Errorf("%s is not served", path)
 		}
 	}
 	kept := g.match("/kept")
@@ -57,16 +59,16 @@ func TestColdStartFromSnapshot(t *testing.T) {
 
 	// The database comes back restored: the numbers are those of the snapshot, and the
 	// changes are not.
-	server.Start(t)
-	p := openSQL(t, server.DSN())
 	p.exec("SET session_replication_role = replica", "UPDATE routes SET path = '/other' WHERE path = '/changed'",
 		"UPDATE routes SET deleted_at = now() WHERE path IN ('/deleted', 'broken')", "SET session_replication_role = origin")
+	net.thaw()
 	eventually(t, "the table is the database's", func() bool {
 		return g.match("/other") != nil && g.match("/changed") == nil && g.match("/deleted") == nil && g.Health().Status == gateway.StatusOK
 	})
 	if g.match("/kept") != kept {
 		t.Error("a route that is the same was compiled anew")
 	}
+	// The first gateway, which can't know of such a change, has the same file.
 	eventually(t, "the snapshot follows", func() bool {
 		s, err := snapshot.Read(path)
 		return err == nil && len(s.Routes) == 2

@@ -29,8 +29,9 @@ type Listener struct {
 	Revision func(revision int64)
 }
 
-// errNotListening says that the server knows of no LISTEN of the connection.
-var errNotListening = errors.New("the server does not know that this connection listens; a pooler that shares connections between transactions can't be listened through")
+// ErrNotListening says that the server knows of no LISTEN of the connection: there is
+// something in between that can't be listened through.
+var ErrNotListening = errors.New("the server does not know that this connection listens; a pooler that shares connections between transactions can't be listened through")
 
 // Listen implements Store.
 func (s *sqlStore) Listen(ctx context.Context, heartbeat time.Duration, on Listener) error {
@@ -109,7 +110,7 @@ func awaitRevision(ctx context.Context, conn *pgx.Conn, heartbeat time.Duration,
 	case err != nil:
 		return err
 	case !listens:
-		return errNotListening
+		return ErrNotListening
 	}
 	return nil
 }

@@ -364,3 +364,53 @@ func TestPostgresOutages(t *testing.T) {
 		t.Errorf("with the server resumed: %v", err)
 	}
 }
+
+func TestPostgresListen(t *testing.T) {
+	t.Parallel()
+	dsn := pgtest.New(t)
+	s := open(t, dsn, store.Options{})
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	ready, heard, ended := make(chan string, 1), make(chan int64, 10), make(chan error, 1)
+	go func() {
+		// With a heartbeat as short as that, most of the waits are ended by it.
+		ended <- s.Listen(ctx, 20*time.Millisecond, store.Listener{
+			Ready:    func(server string) { ready <- server },
+			Revision: func(revision int64) { heard <- revision },
+		})
+	}()
+	if server := <-ready; server == "" {
+		t.Error("the server has no name")
+	}
+	plain, err := pgx.Connect(t.Context(), dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = plain.Close(context.Background()) }()
+	const others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'isekai-listener'"
+	var n int
+	if err := plain.QueryRow(t.Context(), others).Scan(&n); err != nil || n != 1 {
+		t.Errorf("%d listeners, error %v", n, err)
+	}
+	if _, err := plain.Exec(t.Context(), "NOTIFY isekai_routes, 'nonsense'"); err != nil {
+		t.Fatal(err)
+	}
+	for want := range int64(20) {
+		create(t, s, fmt.Sprint("/", want), fmt.Sprint(want))
+		if got := <-heard; got != want+1 {
+			t.Errorf("heard of %d, want %d", got, want+1)
+		}
+	}
+	cancel()
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		t.Errorf("ended with %v", err)
+	}
+}
+
+func TestListenNeedsPostgres(t *testing.T) {
+	t.Parallel()
+	err := open(t, newSQLite(t), store.Options{}).Listen(t.Context(), time.Second, store.Listener{})
+	if !errors.Is(err, errors.ErrUnsupported) {
+		t.Errorf("got %v", err)
+	}
+}

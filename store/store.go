@@ -82,7 +82,7 @@ type Store interface {
 	// Listen tells of revisions as they are committed, whoever makes them, until ctx is
 	// done or the connection is lost, and returns why. It holds a connection of its own
 	// beside the pool. A connection that has fallen silent is noticed within two
-	// heartbeats. errors.ErrUnsupported on SQLite.
+	// heartbeats. Errors: errors.ErrUnsupported on SQLite; ErrNotListening.
 	Listen(ctx context.Context, heartbeat time.Duration, on Listener) error
 
 	Credentials
