@@ -125,6 +125,7 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		"health_interval": duration(d, &a.HealthInterval),
 		"stats_interval":  duration(d, &a.StatsInterval),
 		"drain_timeout":   duration(d, &a.DrainTimeout),
+		"max_series":      number(d, &a.MaxSeries),
 		"max_concurrent":  number(d, &a.MaxConcurrent),
 		"body_max":        size(d, &a.BodyMax),
 	})
@@ -155,6 +156,8 @@ func (c *RequestLogConfig) unmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		"queue":          number(d, &c.Queue),
 		"batch":          number(d, &c.Batch),
 		"flush_interval": duration(d, &c.FlushInterval),
+		"redact_headers": list(d, &c.RedactHeaders),
+		"redact_query":   list(d, &c.RedactQuery),
 	})
 }
 

@@ -73,7 +73,7 @@ func (h *Handler) Validate() error {
 
 // ServeHTTP implements caddyhttp.MiddlewareHandler.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) (err error) {
-	app, began := h.app, time.Now()
+	app, v := h.app, &visit{began: time.Now()}
 	app.acquire()
 	defer app.release() //nolint:errcheck // logged where it can fail
 	if h.HealthPath != "" && r.URL.Path == h.HealthPath {
@@ -95,7 +95,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		}
 		status := outcome(r, x, err, p != nil)
 		counters.End(status)
-		app.record(r, route, x, began, status, err)
+		app.record(r, route, x, v, status, err)
 		if isShed(err) {
 			counters.Shed()
 		}
@@ -111,6 +111,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		return err
 	}
 	describe(r, route, x)
+	v.note(app, r, route)
 	p, err := app.pipelines.Get(r.Context(), route)
 	if err != nil {
 		return caddyhttp.Error(http.StatusServiceUnavailable, err)

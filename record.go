@@ -4,41 +4,85 @@ import (
 	"errors"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/isekai-gateway/isekai/pipeline"
+	"github.com/isekai-gateway/isekai/requestlog"
 	"github.com/isekai-gateway/isekai/routing"
+	"github.com/isekai-gateway/isekai/stats"
 	"github.com/isekai-gateway/isekai/store"
 )
 
-// record puts a request that is over into the request log, unless its route, or the
-// app for those without one, says not to.
-func (a *App) record(r *http.Request, route *routing.Route, x *pipeline.Exchange, began time.Time, status int, err error) {
+// newRedactor returns what keeps the app's secrets out of the request log.
+func (a *App) newRedactor() *requestlog.Redactor {
+	headers, params := a.verifier.KeyFields()
+	redacted := a.RequestLog.RedactQuery
+	if redacted == nil {
+		redacted = requestlog.SecretParams
+	}
+	return requestlog.NewRedactor(slices.Concat(a.RequestLog.RedactHeaders, headers), slices.Concat(redacted, params))
+}
+
+// visit is what is kept of a request until it is over.
+type visit struct {
+	began time.Time
+
+	// What the route's log settings ask for, as it came: plugins may change it.
+	query   string
+	headers map[string]string
+}
+
+// note keeps what the route's log settings ask for.
+func (v *visit) note(a *App, r *http.Request, route *routing.Route) {
+	if route.Log == nil || route.Log.Off || a.RequestLog.Off {
+		return
+	}
+	if route.Log.Query {
+		v.query = a.redactor.Query(r.URL.RawQuery)
+	}
+	v.headers = a.redactor.Headers(r.Header, route.Log.Headers)
+}
+
+// record counts a request that is over, and puts it into the request log, unless its
+// route, or the app for those without one, says not to.
+func (a *App) record(r *http.Request, route *routing.Route, x *pipeline.Exchange, v *visit, status int, err error) {
+	took := time.Since(v.began)
+	in, out := x.Bytes()
+	id := stats.None
+	if route != nil {
+		id = route.ID
+	}
+	a.gateway.Traffic.Observe(id, &stats.Request{
+		Method: r.Method, Status: status, Took: took, Upstream: x.Waited(), BytesIn: in, BytesOut: out,
+	})
 	if a.RequestLog.Off || !sampled(a.RequestLog.Sample, route) {
 		return
 	}
 	rec := &store.RequestLog{
+		RouteID:   id,
 		Method:    r.Method,
 		Host:      r.Host,
 		Path:      x.Path,
 		Status:    status,
-		Duration:  time.Since(began),
+		Duration:  took,
 		ClientIP:  clientIP(r),
 		UserAgent: r.UserAgent(),
 		Upstream:  x.Upstream(),
+		BytesIn:   in,
+		BytesOut:  out,
 		RequestID: x.RequestID,
-		CreatedAt: began,
+		CreatedAt: v.began,
+		Query:     v.query,
+		Headers:   v.headers,
 	}
-	rec.BytesIn, rec.BytesOut = x.Bytes()
+	if route == nil {
+		rec.Path = r.URL.EscapedPath()
+	}
 	if who := x.Identity(); who != nil {
 		rec.Consumer = who.Name
-	}
-	if route != nil {
-		rec.RouteID = route.ID
-	} else {
-		rec.Path = r.URL.EscapedPath()
 	}
 	if err != nil {
 		// Caddy's own text would have a random id and a source line.

@@ -75,6 +75,18 @@ type RequestLogConfig struct {
 
 	// How long a record waits at most for others to be written with. Default: 1s.
 	FlushInterval caddy.Duration `json:"flush_interval,omitempty"`
+
+	// The names of header fields whose values are never logged, also if a route's
+	// log.headers names them. Authorization, Proxy-Authorization, Cookie, Set-Cookie,
+	// and those that may hold an API key are among them in any case. Default: none
+	// beside these.
+	RedactHeaders []string `json:"redact_headers,omitempty"`
+
+	// The names of query parameters, of any case, whose values are never logged. Those
+	// that may hold an API key are among them in any case. Default: access_token,
+	// api_key, apikey, code, id_token, key, password, refresh_token, secret, sig,
+	// signature, token.
+	RedactQuery []string `json:"redact_query,omitempty"`
 }
 
 // TargetsConfig restricts the addresses that routes may forward to. They are
@@ -105,7 +117,7 @@ func (a *App) validate() error {
 		}
 	}
 	for name, value := range map[string]int64{
-		"max_concurrent": int64(a.MaxConcurrent), "body_max": a.BodyMax,
+		"max_concurrent": int64(a.MaxConcurrent), "body_max": a.BodyMax, "max_series": int64(a.MaxSeries),
 		"cache.max_size": int64(a.Cache.MaxSize), "store.max_conns": int64(a.Store.MaxConns),
 		"request_log.queue": int64(a.RequestLog.Queue), "request_log.batch": int64(a.RequestLog.Batch),
 	} {
@@ -147,6 +159,7 @@ func (a *App) gatewayConfig() sharedConfig {
 			FlushInterval: time.Duration(a.RequestLog.FlushInterval),
 			Retention:     time.Duration(a.RequestLog.Retention),
 		},
+		MaxSeries:      a.MaxSeries,
 		PollInterval:   time.Duration(a.Store.PollInterval),
 		HealthInterval: time.Duration(a.HealthInterval),
 		StatsInterval:  time.Duration(a.StatsInterval),
@@ -160,7 +173,7 @@ func (a *App) gatewayConfig() sharedConfig {
 // the password that a DSN may have.
 func (c sharedConfig) key() (string, error) {
 	encoded, err := json.Marshal([]any{
-		c.DSN, c.Store, c.RequestLog, c.PollInterval, c.HealthInterval, c.StatsInterval, c.Snapshot,
+		c.DSN, c.Store, c.RequestLog, c.MaxSeries, c.PollInterval, c.HealthInterval, c.StatsInterval, c.Snapshot,
 	})
 	if err != nil {
 		return "", fmt.Errorf("encoding gateway settings: %w", err)

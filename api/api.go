@@ -76,7 +76,9 @@ func New(cfg Config) http.Handler {
 	s.registerKeys(api)
 	s.registerTokens(api)
 	s.registerLogs(api)
+	s.registerExport(api)
 	s.registerTail(api)
+	s.registerStats(api)
 	s.registerRateLimits(api)
 	s.registerOpenAPI(api)
 

@@ -111,8 +111,10 @@ var mirrorFields = map[string]field{
 }
 
 var logFields = map[string]field{
-	"sample": {doc: "The part of the requests that is logged, above 0, by lot. Default: the app's, which is 1.", byDefault: 1.0, above: true, max: 1, example: 0.1},
-	"off":    {doc: "Whether none is logged. Default: false.", byDefault: false},
+	"sample":  {doc: "The part of the requests that is logged, above 0, by lot. Default: the app's, which is 1.", byDefault: 1.0, above: true, max: 1, example: 0.1},
+	"off":     {doc: "Whether none is logged. Default: false.", byDefault: false},
+	"headers": {doc: "The names of header fields of requests to log, at most 32. Values of credentials are logged as \"***\". Default: none.", example: []string{"Referer"}},
+	"query":   {doc: "Whether the query is logged, but for the values of secret parameters. Default: false.", byDefault: false},
 }
 
 // TransformSchema implements huma.SchemaTransformer.

@@ -32,24 +32,36 @@ type (
 		TraceID    string    `json:"trace_id,omitempty" doc:"Its trace."`
 		Consumer   string    `json:"consumer,omitempty" doc:"Who was authenticated."`
 		Error      string    `json:"error,omitempty" doc:"Why the gateway refused it or failed."`
+		Query      string    `json:"query,omitempty" doc:"Its query, if the route's log.query asks for it, with *** for secrets."`
+
+		Headers map[string]string `json:"headers,omitempty" doc:"The header fields that the route's log.headers asks for, with *** for secrets."`
 	}
 	logPage struct {
 		Items []requestLog `json:"items" doc:"The requests, newest first."`
 		Next  string       `json:"next,omitempty" doc:"The cursor of the next page. Absent at the end."`
 	}
+	// RequestFilter selects requests, of the log or as they happen. It is exported for
+	// huma, which does not see what else is embedded.
+	RequestFilter struct {
+		Route      int64  `query:"route" minimum:"1" maximum:"2147483647" doc:"Only requests of the route with this number."`
+		Status     string `query:"status" doc:"Only answers with this status, or of this class." example:"5xx" pattern:"^[1-9]([0-9]{2}|xx)$"`
+		Method     string `query:"method" doc:"Only requests with exactly this method." example:"GET"`
+		Path       string `query:"path" doc:"Only requests whose path begins with this text." example:"/orders"`
+		Client     string `query:"client" doc:"Only requests of the client with this address."`
+		Consumer   string `query:"consumer" doc:"Only requests of this consumer."`
+		MinLatency int64  `query:"min_latency" minimum:"0" maximum:"86400000" doc:"Only requests that took this many milliseconds or more."`
+	}
+	// LogFilter selects requests of the log.
+	LogFilter struct {
+		RequestFilter
+		From      time.Time `query:"from" doc:"Only requests that came at this time or later, as in RFC 3339."`
+		To        time.Time `query:"to" doc:"Only requests that came before this time."`
+		RequestID string    `query:"request_id" doc:"Only the request with this X-Request-Id."`
+	}
 	logsInput struct {
-		Limit      int       `query:"limit" minimum:"1" maximum:"1000" default:"100" doc:"The most requests in one answer."`
-		Cursor     string    `query:"cursor" doc:"Where to go on: \"next\" of the answer before."`
-		From       time.Time `query:"from" doc:"Only requests that came at this time or later, as in RFC 3339."`
-		To         time.Time `query:"to" doc:"Only requests that came before this time."`
-		Route      int64     `query:"route" minimum:"1" maximum:"2147483647" doc:"Only requests of the route with this number."`
-		Status     string    `query:"status" doc:"Only answers with this status, or of this class." example:"5xx" pattern:"^[1-9]([0-9]{2}|xx)$"`
-		Method     string    `query:"method" doc:"Only requests with exactly this method." example:"GET"`
-		Path       string    `query:"path" doc:"Only requests whose path begins with this text." example:"/orders"`
-		Client     string    `query:"client" doc:"Only requests of the client with this address."`
-		Consumer   string    `query:"consumer" doc:"Only requests of this consumer."`
-		RequestID  string    `query:"request_id" doc:"Only the request with this X-Request-Id."`
-		MinLatency int64     `query:"min_latency" minimum:"0" maximum:"86400000" doc:"Only requests that took this many milliseconds or more."`
+		LogFilter
+		Limit  int    `query:"limit" minimum:"1" maximum:"1000" default:"100" doc:"The most requests in one answer."`
+		Cursor string `query:"cursor" doc:"Where to go on: \"next\" of the answer before."`
 	}
 	logsOutput struct{ Body logPage }
 )
@@ -57,9 +69,9 @@ type (
 func newRequestLog(r *store.RequestLog) requestLog {
 	return requestLog{
 		ID: r.ID, Time: r.CreatedAt, Route: r.RouteID, Method: r.Method, Host: r.Host, Path: r.Path, Status: r.Status,
-		DurationMS: float64(r.Duration.Microseconds()) / 1000, ClientIP: r.ClientIP, UserAgent: r.UserAgent,
+		DurationMS: milliseconds(r.Duration), ClientIP: r.ClientIP, UserAgent: r.UserAgent,
 		Upstream: r.Upstream, BytesIn: r.BytesIn, BytesOut: r.BytesOut, RequestID: r.RequestID, TraceID: r.TraceID,
-		Consumer: r.Consumer, Error: r.Error,
+		Consumer: r.Consumer, Error: r.Error, Query: r.Query, Headers: r.Headers,
 	}
 }
 
@@ -94,10 +106,16 @@ func (s *server) logs(ctx context.Context, in *logsInput) (*logsOutput, error) {
 	return &logsOutput{Body: page}, nil
 }
 
-func (in *logsInput) filter() store.LogFilter {
+func (in *LogFilter) filter() store.LogFilter {
+	f := in.RequestFilter.filter()
+	f.From, f.To, f.RequestID = in.From, in.To, in.RequestID
+	return f
+}
+
+func (in *RequestFilter) filter() store.LogFilter {
 	f := store.LogFilter{
-		From: in.From, To: in.To, RouteID: in.Route, Method: in.Method, PathPrefix: in.Path, ClientIP: in.Client,
-		Consumer: in.Consumer, RequestID: in.RequestID, MinLatency: time.Duration(in.MinLatency) * time.Millisecond,
+		RouteID: in.Route, Method: in.Method, PathPrefix: in.Path, ClientIP: in.Client,
+		Consumer: in.Consumer, MinLatency: time.Duration(in.MinLatency) * time.Millisecond,
 	}
 	if class, isClass := strings.CutSuffix(in.Status, "xx"); isClass {
 		f.StatusFrom = int(class[0]-'0') * 100

@@ -1,6 +1,7 @@
 package api_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"strings"
 	"testing"
@@ -65,6 +66,61 @@ func TestLogs(t *testing.T) {
 	}
 	for _, bad := range []string{"cursor=x", "status=9", "status=4x", "from=yesterday", "limit=0", "colour=red", "min_latency=-1"} {
 		if got := n.do(t, "GET", "/api/logs?"+bad, "").status; got != 422 {
+			t.Errorf("%s: %d", bad, got)
+		}
+	}
+}
+
+func TestExport(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	at := time.Date(2026, 5, 6, 7, 8, 9, 0, time.UTC)
+	var rows []*store.RequestLog
+	for i := range 2345 {
+		rows = append(rows, &store.RequestLog{
+			Method: "GET", Path: fmt.Sprint("/", i), Status: 200 + i%2, CreatedAt: at.Add(time.Duration(i/7) * time.Second),
+			Headers: map[string]string{"Accept": "a\nb"},
+		})
+	}
+	if err := n.Store().InsertLogs(t.Context(), rows); err != nil {
+		t.Fatal(err)
+	}
+	export := func(query string) []string {
+		t.Helper()
+		got := n.do(t, "GET", "/api/logs/export"+query, "").want(200)
+		if kind := got.header.Get("Content-Type"); kind != "application/x-ndjson" {
+			t.Errorf("Content-Type %q", kind)
+		}
+		var paths []string
+		for line := range strings.Lines(string(got.text)) {
+			var row struct{ Path string }
+			if err := json.Unmarshal([]byte(line), &row); err != nil {
+				t.Fatalf("%v in %s", err, line)
+			}
+			paths = append(paths, row.Path)
+		}
+		return paths
+	}
+	paths := export("")
+	if len(paths) != 2345 || paths[0] != "/2344" || paths[2344] != "/0" {
+		t.Errorf("%d rows, from %s to %s", len(paths), paths[0], paths[len(paths)-1])
+	}
+	seen := make(map[string]bool)
+	for _, path := range paths {
+		if seen[path] {
+			t.Errorf("%s is there twice", path)
+		}
+		seen[path] = true
+	}
+	for query, want := range map[string]int{
+		"?status=201": 1172, "?limit=1500": 1500, "?limit=1000": 1000, "?limit=1": 1, "?path=/x": 0, "?from=2026-05-06T07:08:10Z&to=2026-05-06T07:08:11Z": 7,
+	} {
+		if got := len(export(query)); got != want {
+			t.Errorf("%s: %d rows, want %d", query, got, want)
+		}
+	}
+	for _, bad := range []string{"limit=-1", "cursor=x", "status=9"} {
+		if got := n.do(t, "GET", "/api/logs/export?"+bad, "").status; got != 422 {
 			t.Errorf("%s: %d", bad, got)
 		}
 	}

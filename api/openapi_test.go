@@ -120,8 +120,10 @@ func TestOpenAPIOperations(t *testing.T) {
 		"patch /api/routes/{id}":  "200 400 404 408 409 412 413 415 422 500 503 504",
 		"delete /api/routes/{id}": "204 400 404 412 422 500 503 504",
 
-		"get /api/logs/tail": "200 400 422 500 503",
-		"get /api/logs":      "200 400 422 500 503",
+		"get /api/logs/tail":   "200 400 422 500 503",
+		"get /api/logs":        "200 400 422 500 503",
+		"get /api/logs/export": "200 400 422 500 503",
+		"get /api/stats":       "200 400 422 500 503",
 
 		"get /api/consumers":                    "200 400 422 500 503",
 		"post /api/consumers":                   "201 400 408 409 413 415 422 500 503 504",
@@ -201,13 +203,19 @@ func checkDocumented(a answer) {
 		a.t.Errorf("%s: Content-Type %q is not documented", a.what, a.header.Get("Content-Type"))
 		return
 	}
-	var v any
-	if err := json.Unmarshal(a.text, &v); err != nil {
-		a.t.Errorf("%s: %v", a.what, err)
-		return
+	documents := [][]byte{a.text}
+	if a.header.Get("Content-Type") == "application/x-ndjson" {
+		documents = slices.Collect(bytes.Lines(a.text))
 	}
-	for _, problem := range mismatches(at(media, "schema"), "answer", v) {
-		a.t.Errorf("%s: %s is not as documented: %s", a.what, problem, a.text)
+	for _, document := range documents {
+		var v any
+		if err := json.Unmarshal(document, &v); err != nil {
+			a.t.Errorf("%s: %v", a.what, err)
+			return
+		}
+		for _, problem := range mismatches(at(media, "schema"), "answer", v) {
+			a.t.Errorf("%s: %s is not as documented: %s", a.what, problem, document)
+		}
 	}
 }
 

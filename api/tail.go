@@ -21,16 +21,6 @@ const tailHeartbeat = 15 * time.Second
 // tailWriteTimeout bounds one write to a client that does not read.
 const tailWriteTimeout = 30 * time.Second
 
-type tailInput struct {
-	Route      int64  `query:"route" minimum:"1" maximum:"2147483647" doc:"Only requests of the route with this number."`
-	Status     string `query:"status" doc:"Only answers with this status, or of this class." example:"5xx" pattern:"^[1-9]([0-9]{2}|xx)$"`
-	Method     string `query:"method" doc:"Only requests with exactly this method." example:"GET"`
-	Path       string `query:"path" doc:"Only requests whose path begins with this text." example:"/orders"`
-	Client     string `query:"client" doc:"Only requests of the client with this address."`
-	Consumer   string `query:"consumer" doc:"Only requests of this consumer."`
-	MinLatency int64  `query:"min_latency" minimum:"0" maximum:"86400000" doc:"Only requests that took this many milliseconds or more."`
-}
-
 func (s *server) registerTail(api huma.API) {
 	register(s, api, huma.Operation{
 		OperationID: "tail-logs", Method: http.MethodGet, Path: "/api/logs/tail", Tags: []string{"logs"},
@@ -46,11 +36,8 @@ func (s *server) registerTail(api huma.API) {
 	}, s.tail)
 }
 
-func (s *server) tail(_ context.Context, in *tailInput) (*huma.StreamResponse, error) {
-	filter := (&logsInput{
-		Route: in.Route, Status: in.Status, Method: in.Method, Path: in.Path, Client: in.Client, Consumer: in.Consumer, MinLatency: in.MinLatency,
-	}).filter()
-	tail, ok := s.cfg.Gateway.RequestLog.Tail(filter.Matches)
+func (s *server) tail(_ context.Context, in *RequestFilter) (*huma.StreamResponse, error) {
+	tail, ok := s.cfg.Gateway.RequestLog.Tail(in.filter().Matches)
 	if !ok {
 		return nil, unavailable(fmt.Sprintf("there are %d tails already, which is as many as may be", requestlog.MaxTails))
 	}

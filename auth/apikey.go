@@ -36,6 +36,10 @@ func (NoCredentials) Key(context.Context, string) (*store.Credential, error) { r
 // KeyUsed implements Credentials.
 func (NoCredentials) KeyUsed(string) {}
 
+// KeyFields returns the names of the header fields and query parameters, beside
+// Authorization, where API keys may stand.
+func (v *Verifier) KeyFields() (headers, params []string) { return v.keyHeaders, v.keyParams }
+
 // keys returns the texts that a request presents as API keys.
 func (v *Verifier) keys(r *http.Request, a authorization) []string {
 	var texts []string

@@ -24,6 +24,7 @@ import (
 	"github.com/isekai-gateway/isekai/ratelimit"
 	"github.com/isekai-gateway/isekai/requestlog"
 	"github.com/isekai-gateway/isekai/routing"
+	"github.com/isekai-gateway/isekai/stats"
 	"github.com/isekai-gateway/isekai/store"
 )
 
@@ -36,6 +37,9 @@ const (
 	DefaultSnapshotDelay         = time.Second
 	DefaultHealthInterval        = 30 * time.Second
 	DefaultStatsInterval         = time.Minute
+
+	// DefaultTrafficInterval is how long the parts of Traffic's shortest window are.
+	DefaultTrafficInterval = 10 * time.Second
 )
 
 // Config sets up a Gateway. DSN and Log are required.
@@ -76,6 +80,13 @@ type Config struct {
 	// How often a line with the counters is logged. Default: 1m.
 	StatsInterval time.Duration
 
+	// The most routes whose requests are counted apart. Default: 1,000.
+	MaxSeries int
+
+	// How often Traffic's windows move on and statistics are exchanged with the store;
+	// those of others are known up to one interval later. Default: 10s.
+	TrafficInterval time.Duration
+
 	// Routes to insert into a store that has never had any.
 	Seed []*store.Route
 
@@ -97,6 +108,7 @@ func (c Config) withDefaults() Config {
 		{&c.SnapshotDelay, DefaultSnapshotDelay},
 		{&c.HealthInterval, DefaultHealthInterval},
 		{&c.StatsInterval, DefaultStatsInterval},
+		{&c.TrafficInterval, DefaultTrafficInterval},
 	} {
 		if *d.value == 0 {
 			*d.value = d.otherwise
@@ -138,6 +150,9 @@ type Gateway struct {
 	// here, in seconds. What a full load brings is not in it.
 	Propagation prometheus.Histogram
 
+	// Traffic counts the same by route, over time.
+	Traffic *stats.Recorder
+
 	cfg     Config
 	store   store.Store
 	workers *worker.Group
@@ -158,11 +173,13 @@ type Gateway struct {
 	saved       chan struct{} // holds one token while there may be another table to save
 	badSnapshot error         // set before attempted is closed
 
-	health healthState
+	health  healthState
+	traffic trafficHistory
 
 	subscribers struct {
 		sync.Mutex
-		set map[*Subscriber]struct{}
+		set  map[*Subscriber]struct{}
+		gone cacheCounts // of subscribers that have left
 	}
 }
 
@@ -198,6 +215,8 @@ func Open(cfg Config) (*Gateway, error) {
 	g.reporter.row = store.Replica{
 		ID: uuid.NewString(), Address: cfg.Address, PID: os.Getpid(), Version: cfg.Version, StartedAt: g.started,
 	}
+	g.Traffic = stats.NewRecorder(stats.Config{MaxSeries: cfg.MaxSeries})
+	g.traffic = trafficHistory{replica: g.ID(), seen: make(map[int64]bool)}
 	g.Guesses = ratelimit.New(ratelimit.Config{MaxKeys: maxGuessers})
 	g.RequestLog = requestlog.New(cfg.RequestLog, st, cfg.Log)
 	if g.Credentials, err = newCredentials(st, g.StoreUp); err != nil {
@@ -213,6 +232,7 @@ func Open(cfg Config) (*Gateway, error) {
 	}
 	g.workers.Every("store health checker", cfg.HealthInterval, g.checkStore)
 	g.workers.Every("uses of credentials", usesInterval, g.writeUses)
+	g.workers.Go("traffic counter", g.countTraffic)
 	g.workers.Every("stats collector", cfg.StatsInterval, g.logStats)
 	return g, nil
 }
@@ -224,6 +244,7 @@ func (g *Gateway) Close() error {
 	defer cancel()
 	g.leaveReplicas(ctx)
 	g.writeUses(ctx)
+	g.saveLastTraffic(ctx)
 	g.RequestLog.Close()
 	g.Credentials.close()
 	g.Mirror.Close()
@@ -243,12 +264,7 @@ const closeTimeout = 2 * time.Second
 // writeUses notes in the store which credentials were used. Until Start nothing is
 // written, and while the store is down nothing is tried.
 func (g *Gateway) writeUses(ctx context.Context) {
-	select {
-	case <-g.begun:
-	default:
-		return
-	}
-	if !g.StoreUp() {
+	if !g.mayWrite() {
 		return
 	}
 	if err := g.Credentials.writeUses(ctx); err != nil && ctx.Err() == nil {
@@ -306,6 +322,7 @@ func (g *Gateway) Subscribe(s *Subscriber) (cancel func()) {
 		g.subscribers.Lock()
 		defer g.subscribers.Unlock()
 		delete(g.subscribers.set, s)
+		g.subscribers.gone.add(s.CacheStats())
 	}
 }
 

@@ -115,7 +115,7 @@ func TestListenerThatFallsSilent(t *testing.T) {
 	net, through := newNetwork(t, dsn)
 	g := open(t, through, func(cfg *gateway.Config) {
 		never(cfg)
-		cfg.ListenHeartbeat = 200 * time.Millisecond
+		cfg.ListenHeartbeat = 2 * time.Second
 	})
 	p := openSQL(t, dsn)
 	listening(t, p, g)
@@ -133,7 +133,7 @@ func TestListenerBehindPooler(t *testing.T) {
 	net.deafen()
 	g := open(t, through, func(cfg *gateway.Config) {
 		cfg.PollInterval = 0 // the default for one that is told nothing
-		cfg.ListenHeartbeat = 20 * time.Millisecond
+		cfg.ListenHeartbeat = 3 * time.Second
 	})
 	eventually(t, "it is said that there is a pooler", func() bool {
 		lines := g.logs.FilterMessage("not listening for changes of routes; the store is asked for them instead").All()

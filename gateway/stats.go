@@ -64,19 +64,29 @@ func (c *RequestCounters) Snapshot() RequestStats {
 	}
 }
 
-// CacheStats adds up the pipeline caches of all subscribers; during a reload
-// there are two.
+// cacheCounts adds up what caches have counted.
+type cacheCounts cache.Stats
+
+func (c *cacheCounts) add(one cache.Stats) {
+	c.Hits += one.Hits
+	c.Misses += one.Misses
+	c.Evictions += one.Evictions
+	c.Failures += one.Failures
+}
+
+// CacheStats adds up the pipeline caches of all subscribers, and what those have counted
+// that were there before a reload. During one there are two.
 func (g *Gateway) CacheStats() cache.Stats {
-	var sum cache.Stats
-	g.eachSubscriber(func(s *Subscriber) {
+	g.subscribers.Lock()
+	defer g.subscribers.Unlock()
+	sum, size := g.subscribers.gone, 0
+	for s := range g.subscribers.set {
 		one := s.CacheStats()
-		sum.Size += one.Size
-		sum.Hits += one.Hits
-		sum.Misses += one.Misses
-		sum.Evictions += one.Evictions
-		sum.Failures += one.Failures
-	})
-	return sum
+		sum.add(one)
+		size += one.Size
+	}
+	sum.Size = size
+	return cache.Stats(sum)
 }
 
 // MirrorStats returns what became of the copies for mirrors in this process: the

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/caddyserver/caddy/v2"
+	"golang.org/x/net/http/httpguts"
 
 	"github.com/isekai-gateway/isekai/auth"
 	"github.com/isekai-gateway/isekai/cors"
@@ -82,9 +83,7 @@ func check(row *store.Route, plugins []string, policy *proxy.Policy, methods []s
 	}
 	validateLimits(&errs, row)
 	validateCORS(&errs, row)
-	if row.Log != nil && row.Log.Sample != nil && (*row.Log.Sample <= 0 || *row.Log.Sample > 1) {
-		errs.Add("log.sample", "must be above 0 and at most 1; for none, set log.off")
-	}
+	validateLog(&errs, row.Log)
 	validateAuth(&errs, row, methods)
 	if err := validateMirror(&errs, row, policy); err != nil {
 		return nil, err
@@ -93,6 +92,24 @@ func check(row *store.Route, plugins []string, policy *proxy.Policy, methods []s
 		return nil, err
 	}
 	return target, errs.Err()
+}
+
+func validateLog(errs *store.FieldErrors, log *store.Log) {
+	if log == nil {
+		return
+	}
+	if log.Sample != nil && (*log.Sample <= 0 || *log.Sample > 1) {
+		errs.Add("log.sample", "must be above 0 and at most 1; for none, set log.off")
+	}
+	if len(log.Headers) > store.MaxLogHeaders {
+		errs.Add("log.headers", fmt.Sprintf("must name at most %d fields", store.MaxLogHeaders))
+		return
+	}
+	for i, name := range log.Headers {
+		if !httpguts.ValidHeaderFieldName(name) {
+			errs.Add(fmt.Sprintf("log.headers[%d]", i), fmt.Sprintf("%q is not the name of a header field", name))
+		}
+	}
 }
 
 // collect adds the field errors of err to errs. Other errors are returned.

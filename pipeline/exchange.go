@@ -173,6 +173,9 @@ func (x *Exchange) Bytes() (in, out int64) {
 // any.
 func (x *Exchange) Upstream() string { return x.call.Upstream() }
 
+// Waited returns how long that target took to begin its answer, 0 if it did not.
+func (x *Exchange) Waited() time.Duration { return x.call.Waited() }
+
 // errTimeout is the cause of an exchange that took longer than its route allows.
 var errTimeout error = timeoutError{}
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"slices"
+	"time"
 )
 
 // CallKey is the key under which a request's context holds its *Call.
@@ -26,7 +27,12 @@ type Call struct {
 	granted  bool        // another attempt was decided on
 	body     *replay
 	spoiled  error
+	waited   time.Duration
 }
+
+// Waited returns how long the target that the request was sent to last took to begin its
+// answer, 0 if none did.
+func (c *Call) Waited() time.Duration { return c.waited }
 
 // Spoiled returns the error by which the client failed to send its body, or a plugin
 // refused it, if that has ended the exchange. reverse_proxy was told then that the

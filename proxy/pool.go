@@ -112,8 +112,9 @@ func (p *pool) RoundTrip(r *http.Request) (*http.Response, error) {
 	resp, err := p.exchange(t, r)
 	switch {
 	case err == nil:
+		call.waited = time.Since(start)
 		if t.breaker != nil {
-			call.settle(t.breaker.judge(resp.StatusCode, time.Since(start)))
+			call.settle(t.breaker.judge(resp.StatusCode, call.waited))
 		}
 		if !p.retry.repeats(resp.StatusCode) || !p.mayRepeat(call, r, nil) {
 			return resp, nil

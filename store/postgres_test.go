@@ -373,14 +373,18 @@ func TestPostgresListen(t *testing.T) {
 	defer cancel()
 	ready, heard, ended := make(chan string, 1), make(chan int64, 10), make(chan error, 1)
 	go func() {
-		// With a heartbeat as short as that, most of the waits are ended by it.
-		ended <- s.Listen(ctx, 20*time.Millisecond, store.Listener{
+		ended <- s.Listen(ctx, time.Minute, store.Listener{
 			Ready:    func(server string) { ready <- server },
 			Revision: func(revision int64) { heard <- revision },
 		})
 	}()
-	if server := <-ready; server == "" {
-		t.Error("the server has no name")
+	select {
+	case server := <-ready:
+		if server == "" {
+			t.Error("the server has no name")
+		}
+	case err := <-ended:
+		t.Fatal(err)
 	}
 	plain, err := pgx.Connect(t.Context(), dsn)
 	if err != nil {
@@ -397,8 +401,13 @@ func TestPostgresListen(t *testing.T) {
 	}
 	for want := range int64(20) {
 		create(t, s, fmt.Sprint("/", want), fmt.Sprint(want))
-		if got := <-heard; got != want+1 {
-			t.Errorf("heard of %d, want %d", got, want+1)
+		select {
+		case got := <-heard:
+			if got != want+1 {
+				t.Errorf("heard of %d, want %d", got, want+1)
+			}
+		case err := <-ended:
+			t.Fatal(err)
 		}
 	}
 	cancel()

@@ -3,6 +3,8 @@ package store
 import (
 	"context"
 	"database/sql"
+	"encoding/json"
+	"fmt"
 	"strconv"
 	"strings"
 	"time"
@@ -28,12 +30,15 @@ type RequestLog struct {
 	Consumer  string        // the name of who was authenticated, if anybody
 	Error     string        // why the gateway refused or failed, in a word or two
 	CreatedAt time.Time     // when the request came, UTC
+
+	Query   string            // if the route's log settings ask for it
+	Headers map[string]string // those that the route's log settings ask for
 }
 
 // Bounds of a RequestLog's texts, in bytes. What is longer is cut, with a mark.
 const (
 	maxLogMethod = 32
-	maxLogPath   = 2048
+	maxLogPath   = 2048 // and of the query
 	maxLogText   = 256
 
 	cutMark = "…"
@@ -107,12 +112,27 @@ func logText(s string, n int) string {
 func (r *RequestLog) clean() RequestLog {
 	c := *r
 	c.Method = logText(r.Method, maxLogMethod)
-	c.Path = logText(r.Path, maxLogPath)
+	c.Path, c.Query = logText(r.Path, maxLogPath), logText(r.Query, maxLogPath)
+	if len(r.Headers) > 0 {
+		c.Headers = make(map[string]string, len(r.Headers))
+		for name, value := range r.Headers {
+			c.Headers[logText(name, maxLogText)] = logText(value, maxLogText)
+		}
+	}
 	for _, text := range []*string{&c.Host, &c.ClientIP, &c.UserAgent, &c.Upstream, &c.RequestID, &c.TraceID, &c.Consumer, &c.Error} {
 		*text = logText(*text, maxLogText)
 	}
 	c.CreatedAt = r.CreatedAt.UTC().Truncate(time.Microsecond)
 	return c
+}
+
+// headersJSON is the column headers.
+func (r *RequestLog) headersJSON() string {
+	if len(r.Headers) == 0 {
+		return "{}"
+	}
+	text, _ := json.Marshal(r.Headers) // of texts
+	return string(text)
 }
 
 // milliseconds rounds half up, for the column response_time.
@@ -138,18 +158,24 @@ func (s *sqlStore) MaintainLogs(ctx context.Context, now time.Time, keep time.Du
 }
 
 const logColumns = `id, coalesce(route_id, 0), method, host, path, status_code, duration_us, client_ip, user_agent, upstream,
-	bytes_in, bytes_out, request_id, trace_id, consumer, error, created_at`
+	bytes_in, bytes_out, request_id, trace_id, consumer, error, created_at, query, headers`
 
 func scanLog(scan func(dest ...any) error) (*RequestLog, error) {
 	var (
 		r            RequestLog
 		microseconds int64
 		created      timestamp
+		headers      []byte
 	)
 	err := scan(&r.ID, &r.RouteID, &r.Method, &r.Host, &r.Path, &r.Status, &microseconds, &r.ClientIP, &r.UserAgent, &r.Upstream,
-		&r.BytesIn, &r.BytesOut, &r.RequestID, &r.TraceID, &r.Consumer, &r.Error, &created)
+		&r.BytesIn, &r.BytesOut, &r.RequestID, &r.TraceID, &r.Consumer, &r.Error, &created, &r.Query, &headers)
 	if err != nil {
 		return nil, err
+	}
+	if len(headers) > 0 && string(headers) != "{}" {
+		if err := json.Unmarshal(headers, &r.Headers); err != nil {
+			return nil, fmt.Errorf("reading the headers of a logged request: %w", err)
+		}
 	}
 	r.Duration, r.CreatedAt = time.Duration(microseconds)*time.Microsecond, created.Time
 	return &r, nil

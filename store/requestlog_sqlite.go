@@ -18,8 +18,8 @@ func (s *sqlStore) insertLogsSQLite(ctx context.Context, rows []RequestLog) erro
 	defer func() { _ = tx.Rollback() }() // does nothing after the commit
 	insert, err := tx.PrepareContext(ctx, `INSERT INTO request_logs (
 			route_id, method, host, path, status_code, response_time, duration_us, client_ip, user_agent, upstream,
-			bytes_in, bytes_out, request_id, trace_id, consumer, error, created_at)
-		VALUES ((SELECT id FROM routes WHERE id = $1), $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)`)
+			bytes_in, bytes_out, request_id, trace_id, consumer, error, created_at, query, headers)
+		VALUES ((SELECT id FROM routes WHERE id = $1), $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)`)
 	if err != nil {
 		return err
 	}
@@ -28,7 +28,7 @@ func (s *sqlStore) insertLogsSQLite(ctx context.Context, rows []RequestLog) erro
 		r := &rows[i]
 		if _, err := insert.ExecContext(ctx, nullID(r.RouteID), r.Method, r.Host, r.Path, r.Status, milliseconds(r.Duration),
 			r.Duration.Microseconds(), r.ClientIP, r.UserAgent, r.Upstream, r.BytesIn, r.BytesOut, r.RequestID, r.TraceID,
-			r.Consumer, r.Error, r.CreatedAt); err != nil {
+			r.Consumer, r.Error, r.CreatedAt, r.Query, r.headersJSON()); err != nil {
 			return err
 		}
 	}

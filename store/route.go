@@ -215,6 +215,14 @@ type Log struct {
 
 	// Whether none is logged. Default: false.
 	Off bool `json:"off,omitempty"`
+
+	// The names of header fields of requests to log, at most 32. Values of
+	// credentials are logged as "***". Default: none.
+	Headers []string `json:"headers,omitempty"`
+
+	// Whether the query is logged, but for the values of secret parameters. Default:
+	// false.
+	Query bool `json:"query,omitempty"`
 }
 
 // Bounds of Limits.
@@ -223,6 +231,7 @@ const (
 	MaxBodyMax       = 1 << 40 // bytes, 1 TiB
 	MaxMaxConcurrent = 1_000_000
 	MaxLimitRules    = 7 // beside rate_limit
+	MaxLogHeaders    = 32
 )
 
 // Defaults and bounds of the classic columns.

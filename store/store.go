@@ -91,6 +91,8 @@ type Store interface {
 
 	Replicas
 
+	RequestStats
+
 	// Stats describes the connection pool.
 	Stats() Stats
 

@@ -42,6 +42,7 @@ func testLogs(t *testing.T, open Opener) {
 		RouteID: route.ID, Method: "POST", Host: "a.example", Path: "/a", Status: 503, Duration: 1234 * time.Microsecond,
 		ClientIP: "192.0.2.1", UserAgent: "curl", Upstream: "10.0.0.1:80", BytesIn: 5, BytesOut: 1 << 40,
 		RequestID: "r", TraceID: "t", Consumer: "shop", Error: "limited", CreatedAt: logTime,
+		Query: "a=1&b=2", Headers: map[string]string{"Accept": "text/html", "X-Odd": `"\u0000é`},
 	}
 	gone := newLog("/gone", time.Second)
 	gone.RouteID = 99
@@ -71,12 +72,14 @@ func testLogTexts(t *testing.T, open Opener) {
 	s := open(t)
 	odd := newLog("/\x00\xff"+strings.Repeat("é", 3000), 0)
 	odd.UserAgent, odd.Method = strings.Repeat("x", 300), strings.Repeat("M", 40)
+	odd.Query, odd.Headers = strings.Repeat("q", 3000), map[string]string{"X": "\x00" + strings.Repeat("h", 300)}
 	insertLogs(t, s, odd)
 	got := must[[]*store.RequestLog](t)(s.Logs(t.Context(), store.LogFilter{}, nil, 1))[0]
 	for name, text := range map[string]struct {
 		got  string
 		most int
-	}{"path": {got.Path, 2048}, "user agent": {got.UserAgent, 256}, "method": {got.Method, 32}} {
+	}{"path": {got.Path, 2048}, "user agent": {got.UserAgent, 256}, "method": {got.Method, 32},
+		"query": {got.Query, 2048}, "header": {got.Headers["X"], 256}} {
 		if len(text.got) > text.most || len(text.got) < text.most-4 || !strings.HasSuffix(text.got, "…") {
 			t.Errorf("%s has %d bytes and ends in %q", name, len(text.got), text.got[len(text.got)-6:])
 		}

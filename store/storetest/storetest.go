@@ -56,6 +56,8 @@ func Run(t *testing.T, open Opener) {
 		{"Too many keys", testTooManyKeys},
 		{"Tokens", testTokens},
 		{"Uses", testUses},
+		{"Statistics", testStatistics},
+		{"Last hits", testLastHits},
 		{"Logs", testLogs},
 		{"Texts of logs", testLogTexts},
 		{"Filters of logs", testLogFilters},

@@ -1,0 +1,80 @@
+package gateway_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/isekai-gateway/isekai/gateway"
+	"github.com/isekai-gateway/isekai/internal/pgtest"
+	"github.com/isekai-gateway/isekai/stats"
+)
+
+// requests returns how many requests of a route all nodes have counted within a day.
+func (b bundle) requests(id int64) uint64 {
+	if t := b.Traffic.Reports(true)[3].Routes[id]; t != nil {
+		return t.Requests
+	}
+	return 0
+}
+
+func (b bundle) observe(id int64, times int) {
+	for range times {
+		b.Traffic.Observe(id, &stats.Request{Method: "GET", Status: 200, Took: time.Millisecond})
+	}
+}
+
+func quickTraffic(cfg *gateway.Config) { cfg.TrafficInterval = 10 * time.Millisecond }
+
+// What was counted is there after a restart and on other nodes, once.
+func TestTrafficIsKept(t *testing.T) {
+	t.Parallel()
+	for name, dsn := range map[string]string{"SQLite": sqliteDSN(t), "PostgreSQL": pgtest.New(t)} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			first := open(t, dsn, quickTraffic)
+			id := first.create(t, "/a").ID
+			other := open(t, dsn, quickTraffic)
+			first.observe(id, 5)
+			began := time.Now()
+			if err := first.Close(); err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, "another node knows", func() bool { return other.requests(id) == 5 })
+			other.observe(id, 2)
+			if err := other.Close(); err != nil {
+				t.Fatal(err)
+			}
+			again := open(t, dsn, nil) // at once, not after an interval
+			eventually(t, "it is known after a restart", func() bool { return again.requests(id) == 7 })
+			if at := again.Traffic.LastHit(id); at.Before(began.Add(-2*time.Second)) || at.After(time.Now()) {
+				t.Errorf("last hit at %v, and it is %v", at, time.Now())
+			}
+			if got := again.requests(stats.None); got != 0 {
+				t.Errorf("%d requests without a route", got)
+			}
+		})
+	}
+}
+
+// The numbers of a route that is deleted go with it, but not those of the gateway.
+func TestTrafficOfDeletedRoute(t *testing.T) {
+	t.Parallel()
+	g := open(t, sqliteDSN(t), quickTraffic)
+	row := g.create(t, "/a")
+	g.observe(row.ID, 3)
+	if err := g.Delete(t.Context(), row.ID, 0, by); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "its series is gone", func() bool {
+		for _, s := range g.Traffic.Series() {
+			if s.Route == row.ID {
+				return false
+			}
+		}
+		return true
+	})
+	sum := g.Traffic.Reports(false)[3].Total()
+	if sum.Requests != 3 {
+		t.Errorf("%d requests in all", sum.Requests)
+	}
+}
