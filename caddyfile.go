@@ -70,6 +70,7 @@ func parseGlobalOption(d *caddyfile.Dispenser, earlier any) (any, error) {
 //		auth {
 //			... see auth.Config
 //		}
+//		history_retention <duration>|0
 //		health_interval <duration>
 //		stats_interval  <duration>
 //		drain_timeout   <duration>
@@ -121,7 +122,22 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 				"deny":  list(d, &a.Targets.Deny),
 			})
 		},
-		"auth":            func() error { return a.Auth.UnmarshalCaddyfile(d) },
+		"auth": func() error { return a.Auth.UnmarshalCaddyfile(d) },
+		"history_retention": func() error {
+			value, err := one(d)
+			if err != nil {
+				return err
+			}
+			keep, err := caddy.ParseDuration(value)
+			if value == "0" {
+				keep, err = 0, nil
+			}
+			if err != nil || keep < 0 {
+				return d.Errf("history_retention must be a duration such as 90d, or 0 to keep all, not %q", value)
+			}
+			a.HistoryRetention = (*caddy.Duration)(&keep)
+			return nil
+		},
 		"health_interval": duration(d, &a.HealthInterval),
 		"stats_interval":  duration(d, &a.StatsInterval),
 		"drain_timeout":   duration(d, &a.DrainTimeout),

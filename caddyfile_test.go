@@ -59,6 +59,7 @@ func TestCaddyfileApp(t *testing.T) {
 			allow 10.0.0.0/8 192.168.1.1
 			deny 10.1.0.0/16
 		}
+		history_retention 30d
 		health_interval 10s
 		stats_interval 1d
 		drain_timeout 1m
@@ -87,12 +88,13 @@ func TestCaddyfileApp(t *testing.T) {
 			"backend":  map[string]any{"name": "postgres", "dsn": "{env.LIMITS_URL}", "max_conns": 4.0},
 			"on_error": "deny", "timeout": second / 50, "headers": "legacy",
 		},
-		"targets":         map[string]any{"allow": []any{"10.0.0.0/8", "192.168.1.1"}, "deny": []any{"10.1.0.0/16"}},
-		"health_interval": 10 * second,
-		"stats_interval":  86400 * second,
-		"drain_timeout":   60 * second,
-		"max_concurrent":  100.0,
-		"body_max":        10e6,
+		"targets":           map[string]any{"allow": []any{"10.0.0.0/8", "192.168.1.1"}, "deny": []any{"10.1.0.0/16"}},
+		"history_retention": 30 * 24 * 3600 * second,
+		"health_interval":   10 * second,
+		"stats_interval":    86400 * second,
+		"drain_timeout":     60 * second,
+		"max_concurrent":    100.0,
+		"body_max":          10e6,
 	}}
 	if diff := cmp.Diff(want, cfg["apps"]); diff != "" {
 		t.Error(diff)
@@ -148,6 +150,7 @@ func TestCaddyfileErrorsNameTheirLine(t *testing.T) {
 		"zero size":           {app("\t\tbody_max 0"), "must be a size"},
 		"negative size":       {app("\t\tbody_max -1"), "must be a size"},
 		"enormous size":       {app("\t\tbody_max 10EB"), "must be a size"},
+		"no retention":        {app("\t\thistory_retention ever"), `history_retention must be a duration such as 90d, or 0 to keep all, not "ever", at Caddyfile:3`},
 		"not a duration":      {app("\t\thealth_interval soon"), `health_interval must be a duration such as 30s, not "soon", at Caddyfile:3`},
 		"zero duration":       {app("\t\tstats_interval 0s"), "must be a duration"},
 		"no plugins":          {app("\t\tplugins"), "at Caddyfile:3"},

@@ -28,7 +28,7 @@ func init() {
 Works on the database of an Isekai gateway, whether that runs or not. What is
 changed takes effect at once on every gateway that uses the database.`,
 		CobraFunc: func(cmd *cobra.Command) {
-			cmd.AddCommand(newTokenCommand(), newSnapshotCommand())
+			cmd.AddCommand(newTokenCommand(), newConfigCommand(), newSnapshotCommand())
 			cmd.RunE = helpUnlessArgs
 		},
 	})

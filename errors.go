@@ -9,7 +9,6 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
-	"go.uber.org/zap"
 
 	"github.com/isekai-gateway/isekai/auth"
 	"github.com/isekai-gateway/isekai/cors"
@@ -106,7 +105,7 @@ type Problem struct {
 	// others logged and left to Caddy. Default: false.
 	OnlyGateway bool `json:"only_gateway,omitempty"`
 
-	logger *zap.Logger
+	errors *errorLog
 }
 
 // CaddyModule returns the Caddy module information.
@@ -116,7 +115,7 @@ func (*Problem) CaddyModule() caddy.ModuleInfo {
 
 // Provision implements caddy.Provisioner.
 func (p *Problem) Provision(ctx caddy.Context) error {
-	p.logger = ctx.Logger()
+	p.errors = newErrorLog(ctx.Logger())
 	return nil
 }
 
@@ -132,10 +131,9 @@ func (p *Problem) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		status = handlerErr.StatusCode
 	}
 	requestID := w.Header().Get("X-Request-Id")
-	if status >= http.StatusInternalServerError && !isState(err) {
+	if noted, _ := caddyhttp.GetVar(r.Context(), notedVar).(bool); !noted {
 		// Caddy logs an error at debug level once an error route has handled it.
-		p.logger.Error("request failed", zap.Error(err), zap.Int("status", status), zap.String("request_id", requestID),
-			zap.String("method", r.Method), zap.String("host", r.Host), zap.String("path", r.URL.Path))
+		p.errors.note(failed{request: r, status: status, err: err})
 	}
 	if p.OnlyGateway && requestID == "" && !isOurs(err) {
 		return next.ServeHTTP(w, r)
@@ -152,7 +150,7 @@ func isOurs(err error) bool {
 }
 
 // isState reports whether err is a state of the gateway or of an upstream, which is
-// told elsewhere and comes in floods.
+// nobody's mistake and comes in floods.
 func isState(err error) bool {
 	return errors.Is(err, errNotReady) || isShed(err) || errors.Is(err, proxy.ErrNoTarget) ||
 		errors.Is(err, auth.ErrUnavailable) || errors.Is(err, ratelimit.ErrUnavailable)

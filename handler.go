@@ -4,13 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"runtime/debug"
 	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
-	"go.uber.org/zap"
 	"golang.org/x/net/http/httpguts"
 
 	"github.com/isekai-gateway/isekai/cors"
@@ -34,6 +32,9 @@ func init() {
 // `{http.isekai.route}` | The matched route's id
 // `{http.isekai.route_name}` | Its name
 // `{http.isekai.request_id}` | The request's id, as sent in X-Request-Id
+// `{http.isekai.consumer}` | The name of who makes the request, as far as the route or the site asks; else empty
+// `{http.isekai.upstream}` | The host and port of the target that the request was last sent to; empty before, and if it was sent to none
+// `{http.isekai.cache}` | Whether the route was compiled already, `hit`, or had to be for this request, `miss`
 // `{http.isekai.limited}` | The names of the rate limits that the request is over, separated by commas, also with limits.dry_run; empty if it is over none
 // `{http.isekai.param.*}` | The value of a path parameter, decoded
 type Handler struct {
@@ -81,6 +82,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	}
 
 	x := &pipeline.Exchange{RequestID: requestID(r)}
+	beginTrace(r, x)
 	route, err := h.resolve(w, r, x)
 	if route == nil && h.PassThru && (errors.Is(err, errNoRoute) || errors.Is(err, errMethodNotAllowed)) {
 		return next.ServeHTTP(w, r)
@@ -91,15 +93,21 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	defer func() {
 		p := recover()
 		if p != nil {
-			err = h.recovered(p, x)
+			err = h.recovered(p, r, route, x)
 		}
 		status := outcome(r, x, err, p != nil)
 		counters.End(status)
 		app.record(r, route, x, v, status, err)
+		summarize(r, route, x)
+		if x.Span != nil {
+			endTrace(r, route, x, status, err, p != nil && err == nil)
+		}
 		if isShed(err) {
 			counters.Shed()
 		}
 		if err != nil {
+			caddyhttp.SetVar(r.Context(), notedVar, true)
+			app.errors.note(failedOf(r, route, x, status, err))
 			limitRest(w, r)
 		}
 		if p != nil && err == nil {
@@ -112,11 +120,14 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	}
 	describe(r, route, x)
 	v.note(app, r, route)
-	p, err := app.pipelines.Get(r.Context(), route)
+	p, hit, err := app.pipelines.Get(r.Context(), route)
 	if err != nil {
 		return caddyhttp.Error(http.StatusServiceUnavailable, err)
 	}
 	defer p.Release()
+	if x.Cache = "miss"; hit {
+		x.Cache = "hit"
+	}
 	if x.Preflight {
 		limitRest(w, r) // nobody wants a body that it may have
 		return p.Serve(w, r, x)
@@ -203,23 +214,13 @@ func isExtendedConnect(r *http.Request) bool {
 		r.ProtoMajor == 3 && r.Proto == "websocket"
 }
 
-// describe adds the route to the access log and to the variables of Caddy.
-func describe(r *http.Request, route *routing.Route, x *pipeline.Exchange) {
-	caddyhttp.SetVar(r.Context(), "isekai.route", route.ID)
-	if extra, ok := r.Context().Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {
-		extra.Add(zap.Int64("isekai_route", route.ID))
-		extra.Add(zap.String("request_id", x.RequestID))
-	}
-}
-
 // recovered turns a panic of a plugin into an error, or returns nil if the
 // answer has begun and can only be broken off.
-func (h *Handler) recovered(p any, x *pipeline.Exchange) error {
+func (h *Handler) recovered(p any, r *http.Request, route *routing.Route, x *pipeline.Exchange) error {
 	if p == http.ErrAbortHandler {
 		return nil
 	}
-	h.app.logger.Error("a handler panicked",
-		zap.Any("panic", p), zap.String("request_id", x.RequestID), zap.ByteString("stack", debug.Stack()))
+	h.app.errors.panicked(failedOf(r, route, x, http.StatusInternalServerError, nil), p)
 	if x.Status() != 0 {
 		return nil
 	}

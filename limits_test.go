@@ -14,6 +14,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/dunglas/httpsfv"
 	"github.com/google/go-cmp/cmp"
@@ -255,7 +256,13 @@ func TestUnavailableLimitIsAProblem(t *testing.T) {
 	r := httptest.NewRequest("GET", "/", nil)
 	r = r.WithContext(context.WithValue(r.Context(), caddyhttp.ErrorCtxKey, error(err)))
 	rec := httptest.NewRecorder()
-	if err := new(isekai.Problem).ServeHTTP(rec, r, nil); err != nil {
+	handler := new(isekai.Problem)
+	ctx, cancel := caddy.NewContext(caddy.Context{Context: t.Context()})
+	defer cancel()
+	if err := handler.Provision(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := handler.ServeHTTP(rec, r, nil); err != nil {
 		t.Fatal(err)
 	}
 	var p struct{ Type, Detail string }

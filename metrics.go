@@ -1,43 +1,42 @@
 package isekai
 
 import (
-	"strings"
+	"slices"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/isekai-gateway/isekai/gateway"
 	"github.com/isekai-gateway/isekai/proxy"
-	"github.com/isekai-gateway/isekai/ratelimit"
-	"github.com/isekai-gateway/isekai/requestlog"
 )
 
-// upstreamLabels name a target in metrics.
-var upstreamLabels = []string{"pool", "upstream"}
-
-// The metrics of pools of targets, as /api/upstreams has them, and of rate limits.
+// The metrics of the gateway as a whole.
 var (
-	upstreamHealthy = prometheus.NewDesc("isekai_upstream_healthy",
-		"Whether a target may get requests: 1 if its checks pass and its circuit breaker is not open, else 0.", upstreamLabels, nil)
-	upstreamChanges = prometheus.NewDesc("isekai_upstream_health_changes_total",
-		"Changes of whether a target may get requests.", upstreamLabels, nil)
-	upstreamRequests = prometheus.NewDesc("isekai_upstream_requests_total",
-		"Tries of requests to a target.", upstreamLabels, nil)
-	upstreamFailures = prometheus.NewDesc("isekai_upstream_failures_total",
-		"Tries of requests to a target that failed to connect or to answer.", upstreamLabels, nil)
-	upstreamInFlight = prometheus.NewDesc("isekai_upstream_in_flight",
-		"Requests and streams that a target is busy with.", upstreamLabels, nil)
-	upstreamBreakerOpened = prometheus.NewDesc("isekai_upstream_breaker_opened_total",
-		"How often the circuit breaker of a target has opened.", upstreamLabels, nil)
-	upstreamRetries = prometheus.NewDesc("isekai_upstream_retries_total",
-		"Further tries of requests to a pool of targets.", []string{"pool"}, nil)
-	upstreamRetriesDenied = prometheus.NewDesc("isekai_upstream_retries_denied_total",
-		"Further tries of requests that a pool's retry budget did not allow.", []string{"pool"}, nil)
+	requestsInFlight = prometheus.NewDesc("isekai_requests_in_flight",
+		"Requests that are being answered, open streams included.", nil, nil)
+	requestsShed = prometheus.NewDesc("isekai_requests_shed_total",
+		"Requests refused because too many were in flight, in the gateway or of their route.", nil, nil)
 	rateLimitDecisions = prometheus.NewDesc("isekai_ratelimit_decisions_total",
 		"Requests to routes with rate limits: allowed, limited (answered 429), or, if the route only reports, over a limit (dry_run).", []string{"decision"}, nil)
-)
 
-// The metrics of the request log.
-var (
+	routes = prometheus.NewDesc("isekai_routes",
+		"Routes, by state: served, disabled, or broken (they can't be served, and /api/routes says why).", []string{"state"}, nil)
+	revision = prometheus.NewDesc("isekai_revision",
+		"The revision of the routes that are served.", nil, nil)
+	tableAge = prometheus.NewDesc("isekai_table_age_seconds",
+		"Seconds since the served routes were last known to be current.", nil, nil)
+
+	cacheEntries = prometheus.NewDesc("isekai_cache_entries",
+		"Compiled routes in the cache.", nil, nil)
+	cacheHits = prometheus.NewDesc("isekai_cache_hits_total",
+		"Requests whose route was in the cache.", nil, nil)
+	cacheMisses = prometheus.NewDesc("isekai_cache_misses_total",
+		"Requests whose route was not in the cache.", nil, nil)
+	cacheEvictions = prometheus.NewDesc("isekai_cache_evictions_total",
+		"Compiled routes that expired or made room.", nil, nil)
+	cacheFailures = prometheus.NewDesc("isekai_cache_failures_total",
+		"Routes that could not be set up.", nil, nil)
+
 	logQueued = prometheus.NewDesc("isekai_request_log_queued",
 		"Requests that wait to be written to the request log.", nil, nil)
 	logWritten = prometheus.NewDesc("isekai_request_log_written_total",
@@ -46,11 +45,16 @@ var (
 		"Requests that are not in the request log since its queue was full.", nil, nil)
 )
 
-// collector reads the metrics of one configuration when they are asked for.
+var gatewayMetrics = []*prometheus.Desc{
+	requestsInFlight, requestsShed, rateLimitDecisions, routes, revision, tableAge,
+	cacheEntries, cacheHits, cacheMisses, cacheEvictions, cacheFailures, logQueued, logWritten, logDropped,
+}
+
+// collector reads metrics when they are asked for. It belongs to one configuration, and
+// what it reads to the process, so that a reload sets no counter back.
 type collector struct {
-	pools     func() []proxy.PoolStatus
-	log       func() requestlog.Stats
-	decisions *ratelimit.Tally
+	gateway *gateway.Gateway
+	pools   func() []proxy.PoolStatus
 }
 
 // registerMetrics adds the app's metrics to those of its configuration.
@@ -60,47 +64,56 @@ func registerMetrics(ctx caddy.Context, c collector) error {
 
 // Describe implements prometheus.Collector.
 func (collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{
-		upstreamHealthy, upstreamChanges, upstreamRequests, upstreamFailures, upstreamInFlight,
-		upstreamBreakerOpened, upstreamRetries, upstreamRetriesDenied, rateLimitDecisions,
-		logQueued, logWritten, logDropped,
-	} {
+	for _, d := range slices.Concat(gatewayMetrics, trafficMetrics, storeMetrics, upstreamMetrics) {
 		ch <- d
 	}
 }
 
 // Collect implements prometheus.Collector.
 func (c collector) Collect(ch chan<- prometheus.Metric) {
-	log := c.log()
-	ch <- prometheus.MustNewConstMetric(logQueued, prometheus.GaugeValue, float64(log.Queued))
-	ch <- prometheus.MustNewConstMetric(logWritten, prometheus.CounterValue, float64(log.Written))
-	ch <- prometheus.MustNewConstMetric(logDropped, prometheus.CounterValue, float64(log.Dropped))
-	decisions := c.decisions.Snapshot()
-	for decision, n := range map[string]uint64{"allowed": decisions.Allowed, "limited": decisions.Limited, "dry_run": decisions.DryRun} {
-		ch <- prometheus.MustNewConstMetric(rateLimitDecisions, prometheus.CounterValue, float64(n), decision)
+	collectGateway(ch, c.gateway)
+	collectTraffic(ch, c.gateway)
+	collectStore(ch, c.gateway)
+	collectUpstreams(ch, c.pools())
+}
+
+func collectGateway(ch chan<- prometheus.Metric, g *gateway.Gateway) {
+	requests := g.Requests.Snapshot()
+	gauge(ch, requestsInFlight, float64(requests.InFlight))
+	counter(ch, requestsShed, float64(requests.Shed))
+	decisions := g.Decisions.Snapshot()
+	counter(ch, rateLimitDecisions, float64(decisions.Allowed), "allowed")
+	counter(ch, rateLimitDecisions, float64(decisions.Limited), "limited")
+	counter(ch, rateLimitDecisions, float64(decisions.DryRun), "dry_run")
+
+	if table := g.Table(); table != nil {
+		served, broken := table.Served(), table.Broken()
+		gauge(ch, routes, float64(served), "served")
+		gauge(ch, routes, float64(broken), "broken")
+		gauge(ch, routes, float64(table.Len()-served-broken), "disabled")
+		gauge(ch, revision, float64(table.Revision()))
+		gauge(ch, tableAge, g.Health().TableAge)
 	}
-	for _, p := range c.pools() {
-		ch <- prometheus.MustNewConstMetric(upstreamRetries, prometheus.CounterValue, float64(p.Retries), p.ID)
-		ch <- prometheus.MustNewConstMetric(upstreamRetriesDenied, prometheus.CounterValue, float64(p.RetriesDenied), p.ID)
-		for _, t := range p.Targets {
-			_, address, _ := strings.Cut(t.URL, "://")
-			send := func(d *prometheus.Desc, kind prometheus.ValueType, value float64) {
-				ch <- prometheus.MustNewConstMetric(d, kind, value, p.ID, address)
-			}
-			healthy := 1.0
-			if t.State != "healthy" || t.Breaker == "open" {
-				healthy = 0
-			}
-			send(upstreamHealthy, prometheus.GaugeValue, healthy)
-			send(upstreamChanges, prometheus.CounterValue, float64(t.Changes))
-			send(upstreamRequests, prometheus.CounterValue, float64(t.Requests))
-			send(upstreamFailures, prometheus.CounterValue, float64(t.Failures))
-			send(upstreamInFlight, prometheus.GaugeValue, float64(t.InFlight))
-			if t.Breaker != "" {
-				send(upstreamBreakerOpened, prometheus.CounterValue, float64(t.BreakerOpened))
-			}
-		}
-	}
+
+	cached := g.CacheStats()
+	gauge(ch, cacheEntries, float64(cached.Size))
+	counter(ch, cacheHits, float64(cached.Hits))
+	counter(ch, cacheMisses, float64(cached.Misses))
+	counter(ch, cacheEvictions, float64(cached.Evictions))
+	counter(ch, cacheFailures, float64(cached.Failures))
+
+	log := g.RequestLog.Stats()
+	gauge(ch, logQueued, float64(log.Queued))
+	counter(ch, logWritten, float64(log.Written))
+	counter(ch, logDropped, float64(log.Dropped))
+}
+
+func gauge(ch chan<- prometheus.Metric, d *prometheus.Desc, value float64, labels ...string) {
+	ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, labels...)
+}
+
+func counter(ch chan<- prometheus.Metric, d *prometheus.Desc, value float64, labels ...string) {
+	ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, value, labels...)
 }
 
 // Interface guards

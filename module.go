@@ -106,6 +106,10 @@ type App struct {
 	// How often a line with the counters is logged. Default: 1m.
 	StatsInterval caddy.Duration `json:"stats_interval,omitempty"`
 
+	// How long revisions are kept in the history; 0 keeps them for ever. Routes that
+	// were deleted can be restored beyond that. Default: 90d.
+	HistoryRetention *caddy.Duration `json:"history_retention,omitempty"`
+
 	// How long streams, such as WebSockets, of a route that was changed or deleted
 	// may go on, and its requests if it has no timeout. Default: 5m.
 	DrainTimeout caddy.Duration `json:"drain_timeout,omitempty"`
@@ -127,6 +131,7 @@ type App struct {
 	api         http.Handler
 	unsubscribe func()
 	logger      *zap.Logger
+	errors      *errorLog
 
 	refs atomic.Int64 // one for the configuration, one per request
 }
@@ -161,6 +166,7 @@ func (*App) CaddyModule() caddy.ModuleInfo {
 // down is no error: the gateway goes on trying.
 func (a *App) Provision(ctx caddy.Context) error {
 	a.logger = ctx.Logger()
+	a.errors = newErrorLog(a.logger)
 	if err := a.validate(); err != nil {
 		return err
 	}
@@ -229,11 +235,12 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := registerMetrics(ctx, collector{a.pipelines.Upstreams, a.gateway.RequestLog.Stats, &a.gateway.Decisions}); err != nil {
+	if err := registerMetrics(ctx, collector{a.gateway, a.pipelines.Upstreams}); err != nil {
 		return fmt.Errorf("registering metrics: %w", err)
 	}
-	if err := registerPropagationMetrics(ctx, a.gateway); err != nil {
-		return err
+	// The histogram is the gateway's, since it outlives configurations and their registries.
+	if err := ctx.GetMetricsRegistry().Register(a.gateway.Propagation); err != nil {
+		return fmt.Errorf("registering metrics of propagation: %w", err)
 	}
 	a.api = a.newAPI()
 	a.unsubscribe = a.gateway.Subscribe(&gateway.Subscriber{

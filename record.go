@@ -1,13 +1,10 @@
 package isekai
 
 import (
-	"errors"
 	"math/rand/v2"
 	"net/http"
 	"slices"
 	"time"
-
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/isekai-gateway/isekai/pipeline"
 	"github.com/isekai-gateway/isekai/requestlog"
@@ -75,6 +72,7 @@ func (a *App) record(r *http.Request, route *routing.Route, x *pipeline.Exchange
 		BytesOut:  out,
 		RequestID: x.RequestID,
 		CreatedAt: v.began,
+		TraceID:   x.TraceID,
 		Query:     v.query,
 		Headers:   v.headers,
 	}
@@ -85,11 +83,7 @@ func (a *App) record(r *http.Request, route *routing.Route, x *pipeline.Exchange
 		rec.Consumer = who.Name
 	}
 	if err != nil {
-		// Caddy's own text would have a random id and a source line.
-		if handlerErr, ok := errors.AsType[caddyhttp.HandlerError](err); ok && handlerErr.Err != nil {
-			err = handlerErr.Err
-		}
-		rec.Error = err.Error()
+		rec.Error = cause(err).Error()
 	}
 	a.gateway.RequestLog.Add(rec)
 }

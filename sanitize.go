@@ -9,6 +9,7 @@ import (
 	"golang.org/x/net/http/httpguts"
 
 	"github.com/isekai-gateway/isekai/internal/fields"
+	"github.com/isekai-gateway/isekai/internal/tracing"
 	"github.com/isekai-gateway/isekai/mirror"
 	"github.com/isekai-gateway/isekai/pipeline"
 )
@@ -16,12 +17,18 @@ import (
 // sanitize removes from a request what its sender must not decide. It runs
 // before any plugin, so that plugins and upstreams see the same request.
 func sanitize(r *http.Request, x *pipeline.Exchange) {
+	var own tracing.Parent
+	if x.TraceID != "" {
+		own = tracing.ParentOf(r)
+	}
 	dropConnectionHeaders(r.Header)
+	own.Restore(r.Header)
 	if trusted, _ := caddyhttp.GetVar(r.Context(), caddyhttp.TrustedProxyVarKey).(bool); !trusted {
 		fields.Drop(r.Header, fields.Claims)
 		fields.Drop(r.Header, asked)
 	}
 	mirror.Sanitize(r.Header)
+	tracing.Sanitize(r.Header)
 	r.Header["X-Request-Id"] = []string{x.RequestID}
 }
 

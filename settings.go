@@ -111,6 +111,7 @@ func (a *App) validate() error {
 		"store.connect_timeout": a.Store.ConnectTimeout, "store.query_timeout": a.Store.QueryTimeout,
 		"store.poll_interval": a.Store.PollInterval, "request_log.retention": a.RequestLog.Retention,
 		"request_log.flush_interval": a.RequestLog.FlushInterval,
+		"history_retention":          a.historyRetention(),
 	} {
 		if value < 0 {
 			return fmt.Errorf("%s must not be negative", name)
@@ -129,6 +130,13 @@ func (a *App) validate() error {
 		return errors.New("request_log.sample must be above 0 and at most 1; for none, set request_log.off")
 	}
 	return pipeline.CheckAllowList(a.plugins())
+}
+
+func (a *App) historyRetention() caddy.Duration {
+	if a.HistoryRetention == nil {
+		return caddy.Duration(gateway.DefaultHistoryRetention)
+	}
+	return *a.HistoryRetention
 }
 
 func (a *App) plugins() []string {
@@ -159,13 +167,14 @@ func (a *App) gatewayConfig() sharedConfig {
 			FlushInterval: time.Duration(a.RequestLog.FlushInterval),
 			Retention:     time.Duration(a.RequestLog.Retention),
 		},
-		MaxSeries:      a.MaxSeries,
-		PollInterval:   time.Duration(a.Store.PollInterval),
-		HealthInterval: time.Duration(a.HealthInterval),
-		StatsInterval:  time.Duration(a.StatsInterval),
-		Snapshot:       snapshotFile(a.Snapshot, dsn),
-		Version:        version(),
-		Log:            func() *zap.Logger { return caddy.Log().Named("isekai") },
+		HistoryRetention: time.Duration(a.historyRetention()),
+		MaxSeries:        a.MaxSeries,
+		PollInterval:     time.Duration(a.Store.PollInterval),
+		HealthInterval:   time.Duration(a.HealthInterval),
+		StatsInterval:    time.Duration(a.StatsInterval),
+		Snapshot:         snapshotFile(a.Snapshot, dsn),
+		Version:          version(),
+		Log:              func() *zap.Logger { return caddy.Log().Named("isekai") },
 	}}
 }
 
@@ -173,7 +182,7 @@ func (a *App) gatewayConfig() sharedConfig {
 // the password that a DSN may have.
 func (c sharedConfig) key() (string, error) {
 	encoded, err := json.Marshal([]any{
-		c.DSN, c.Store, c.RequestLog, c.MaxSeries, c.PollInterval, c.HealthInterval, c.StatsInterval, c.Snapshot,
+		c.DSN, c.Store, c.RequestLog, c.MaxSeries, c.HistoryRetention, c.PollInterval, c.HealthInterval, c.StatsInterval, c.Snapshot,
 	})
 	if err != nil {
 		return "", fmt.Errorf("encoding gateway settings: %w", err)

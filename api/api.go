@@ -56,6 +56,9 @@ type server struct {
 
 	consumer, consumerPatch, key, keyPatch, token checker
 
+	batches checker       // of a batch
+	bulks   chan struct{} // a lock that honours contexts: holds one token while a change of many routes runs
+
 	openapi []byte // the document, marshalled
 }
 
@@ -65,12 +68,15 @@ func New(cfg Config) http.Handler {
 	if cfg.Log == nil {
 		cfg.Log = zap.NewNop
 	}
-	s := &server{cfg: cfg}
+	s := &server{cfg: cfg, bulks: make(chan struct{}, 1)}
 	mux := http.NewServeMux()
 	api := newHuma(mux, cfg.Version)
 	s.registerStatus(api)
 	s.registerReplicas(api)
 	s.registerRoutes(api)
+	s.registerBatch(api)
+	s.registerConfig(api)
+	s.registerRevisions(api)
 	s.registerUpstreams(api)
 	s.registerConsumers(api)
 	s.registerKeys(api)

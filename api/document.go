@@ -54,10 +54,15 @@ func (b *requestBody) object(mediaTypes ...string) (map[string]any, error) {
 	if err := checkMediaType(b.r.Header, mediaTypes); err != nil {
 		return nil, err
 	}
-	text, err := b.read()
+	text, err := b.read(maxBody, bodyTimeout)
 	if err != nil {
 		return nil, err
 	}
+	return objectIn(text)
+}
+
+// objectIn parses a JSON object.
+func objectIn(text []byte) (map[string]any, error) {
 	value, details, err := parseJSON(text)
 	var syntax *syntaxError
 	switch {
@@ -75,14 +80,16 @@ func (b *requestBody) object(mediaTypes ...string) (map[string]any, error) {
 	return object, nil
 }
 
-func (b *requestBody) read() ([]byte, error) {
-	if b.r.ContentLength > maxBody {
+// read reads the body, which must not be longer than limit, within a time.
+func (b *requestBody) read(limit int64, within time.Duration) ([]byte, error) {
+	tooLarge := fmt.Sprintf("the body must not be larger than %d bytes", limit)
+	if b.r.ContentLength > limit {
 		return nil, huma.NewError(http.StatusRequestEntityTooLarge, tooLarge)
 	}
 	// Not every server can set deadlines; those that can't have their own bound.
 	conn := http.NewResponseController(b.w)
-	_ = conn.SetReadDeadline(time.Now().Add(bodyTimeout))
-	text, err := io.ReadAll(http.MaxBytesReader(b.w, b.r.Body, maxBody))
+	_ = conn.SetReadDeadline(time.Now().Add(within))
+	text, err := io.ReadAll(http.MaxBytesReader(b.w, b.r.Body, limit))
 	// A deadline that passes later would look as if the client had left.
 	_ = conn.SetReadDeadline(time.Time{})
 
@@ -98,8 +105,6 @@ func (b *requestBody) read() ([]byte, error) {
 	}
 	return text, nil
 }
-
-var tooLarge = fmt.Sprintf("the body must not be larger than %d bytes", maxBody)
 
 // checkMediaType returns a 415 unless the body is of one of the media types, in
 // UTF-8 and not compressed. A body without Content-Type is refused as well: a
@@ -125,7 +130,12 @@ func checkMediaType(header http.Header, mediaTypes []string) error {
 // or says everything that is wrong with it. old is the route that it is to replace,
 // nil for none; known is what is wrong with the document already.
 func (s *server) decode(ctx context.Context, doc map[string]any, old *store.Route, known []*huma.ErrorDetail) (*store.Route, error) {
-	details := append(slices.Clip(known), s.route.check(doc)...)
+	return s.finish(ctx, doc, old, append(slices.Clip(known), s.route.check(doc)...))
+}
+
+// finish is decode for a document that was compared with the schema already: details is
+// what is wrong with it, and has been taken out of it.
+func (s *server) finish(ctx context.Context, doc map[string]any, old *store.Route, details []*huma.ErrorDetail) (*store.Route, error) {
 	row := store.NewRoute("", "")
 	if err := remarshal(doc, row); err != nil {
 		return nil, fmt.Errorf("decoding a checked route: %w", err)

@@ -66,6 +66,10 @@ func (s *server) problem(operation string, err error) error {
 		return huma.Error422UnprocessableEntity("the database refuses a value in the request, e.g. a number in a plugin beyond its range, or predicates that are too long together")
 	case errors.Is(err, store.ErrNotFound):
 		return huma.Error404NotFound("there is no such route")
+	case errors.Is(err, store.ErrNoRevision):
+		return huma.Error404NotFound("the history has no such revision")
+	case errors.Is(err, store.ErrHistoryGone):
+		return huma.Error404NotFound("the history does not reach back to this revision: what was changed since is not all there any more")
 	case errors.Is(err, errPrecondition):
 		return huma.Error412PreconditionFailed("it is not at a version that If-Match names, read it again and retry")
 	case errors.Is(err, store.ErrStale):

@@ -152,12 +152,39 @@ func handleTheRest(mux *http.ServeMux, doc *huma.OpenAPI) {
 		writeProblem(w, http.StatusNotFound, "there is nothing at this path; see /api/openapi.json for what there is")
 	})
 	for path, item := range doc.Paths {
-		allow := strings.Join(methodsOf(item), ", ")
-		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
+		methods := methodsOf(item)
+		allow := strings.Join(methods, ", ")
+		refuse := func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Allow", allow)
 			writeProblem(w, http.StatusMethodNotAllowed, "this path takes "+allow)
-		})
+		}
+		if !besideParameter(path, doc) {
+			mux.HandleFunc(path, refuse)
+			continue
+		}
+		// The mux takes no pattern for all methods here; those of the path with the
+		// parameter are what matters.
+		for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete} {
+			if !slices.Contains(methods, method) {
+				mux.HandleFunc(method+" "+path, refuse)
+			}
+		}
 	}
+}
+
+// besideParameter reports whether another path of doc has a parameter where this one
+// has a word.
+func besideParameter(path string, doc *huma.OpenAPI) bool {
+	segments := strings.Split(path, "/")
+	for other := range doc.Paths {
+		same := slices.EqualFunc(segments, strings.Split(other, "/"), func(a, b string) bool {
+			return a == b || strings.HasPrefix(b, "{")
+		})
+		if same && other != path {
+			return true
+		}
+	}
+	return false
 }
 
 // methodsOf returns the methods of a path in the order of the operations.

@@ -97,6 +97,7 @@ func (s *server) completeOpenAPI(doc *huma.OpenAPI) {
 	}
 
 	s.completeConsumers(doc)
+	s.completeBulk(doc, whole)
 
 	many, one := doc.Paths["/api/routes"], doc.Paths["/api/routes/{id}"]
 	many.Post.RequestBody = body(whole, mediaJSON)
@@ -147,6 +148,38 @@ func (s *server) completeConsumers(doc *huma.OpenAPI) {
 	keys.Post.RequestBody.Required = false
 	doc.Paths[consumerPath+"/keys/{key}"].Patch.RequestBody = body(ref("KeyPatch"), mediaMerge, mediaJSON)
 	doc.Paths[tokensPath].Post.RequestBody = body(ref("TokenRequest"), mediaJSON)
+}
+
+// completeBulk is completeOpenAPI for batches and whole documents.
+func (s *server) completeBulk(doc *huma.OpenAPI, route *huma.Schema) {
+	schemas := doc.Components.Schemas
+	batch := schemas.Schema(reflect.TypeFor[batchRequest](), true, "")
+	s.batches = checker{schemas: schemas, schema: schemas.SchemaFromRef(batch.Ref)}
+	neverNull(s.batches.schema)
+	inDocument := *schemas.SchemaFromRef(route.Ref)
+	inDocument.Description = "A Route without what only the server writes."
+	inDocument.Properties = maps.Clone(inDocument.Properties)
+	maps.DeleteFunc(inDocument.Properties, func(_ string, field *huma.Schema) bool { return field.ReadOnly })
+	inDocument.Required = slices.DeleteFunc(slices.Clone(inDocument.Required), func(name string) bool { return inDocument.Properties[name] == nil })
+	schemas.Map()["ConfigRoute"] = &inDocument
+	schemas.Map()["Config"] = &huma.Schema{
+		Type: huma.TypeObject, Description: "All routes.",
+		Properties: map[string]*huma.Schema{"routes": {
+			Type: huma.TypeArray, Items: &huma.Schema{Ref: schemaPrefix + "ConfigRoute"}, Description: "The routes, by host, path, method, priority, predicates and name.",
+		}},
+		Required: []string{"routes"}, AdditionalProperties: false,
+	}
+	whole := &huma.Schema{Ref: schemaPrefix + "Config"}
+	doc.Paths["/api/routes/batch"].Post.RequestBody = body(batch, mediaJSON)
+	config := doc.Paths["/api/config"]
+	config.Put.RequestBody = body(whole, mediaJSON, mediaYAML)
+	config.Get.Responses["304"] = &huma.Response{Description: "The client has this version", Headers: config.Get.Responses["200"].Headers}
+	doc.Paths["/api/routes/{id}/restore"].Post.Responses["409"] = &huma.Response{
+		Description: "The route is not deleted, or another one has its place",
+		Content: map[string]*huma.MediaType{"application/problem+json": {
+			Schema: schemas.Schema(reflect.TypeFor[conflictProblem](), true, ""),
+		}},
+	}
 }
 
 func body(schema *huma.Schema, mediaTypes ...string) *huma.RequestBody {

@@ -140,6 +140,14 @@ func TestOpenAPIOperations(t *testing.T) {
 		"delete /api/tokens/{id}":               "204 400 404 422 500 503 504",
 		"get /api/ratelimits":                   "200 400 404 422 500 503",
 		"delete /api/ratelimits":                "204 400 404 422 500 503",
+
+		"get /api/revisions":               "200 400 422 500 503",
+		"get /api/revisions/{n}":           "200 400 404 422 500 503",
+		"post /api/revisions/{n}/rollback": "200 400 404 409 412 422 500 503 504",
+		"post /api/routes/{id}/restore":    "200 400 404 409 422 500 503 504",
+		"post /api/routes/batch":           "200 400 404 408 409 412 413 415 422 500 503 504",
+		"get /api/config":                  "200 304 400 404 422 500 503",
+		"put /api/config":                  "200 400 408 409 412 413 415 422 500 503 504",
 	}
 	got := make(map[string]string)
 	for path, item := range at(spec(), "paths") {
@@ -202,6 +210,9 @@ func checkDocumented(a answer) {
 	if !ok {
 		a.t.Errorf("%s: Content-Type %q is not documented", a.what, a.header.Get("Content-Type"))
 		return
+	}
+	if a.header.Get("Content-Type") == "application/yaml" {
+		return // the same document as in JSON, which other tests compare
 	}
 	documents := [][]byte{a.text}
 	if a.header.Get("Content-Type") == "application/x-ndjson" {

@@ -79,7 +79,7 @@ type (
 		Uptime    float64         `json:"uptime_seconds" doc:"Seconds since then."`
 		Revision  int64           `json:"revision" doc:"The revision of the routes that are served."`
 		Routes    routeCounts     `json:"routes" doc:"The routes that this node knows."`
-		Cache     cacheStats      `json:"cache" doc:"The cache of compiled routes, since the gateway's start or the last reload."`
+		Cache     cacheStats      `json:"cache" doc:"The cache of compiled routes, since the gateway was opened."`
 		Store     storeStatus     `json:"store" doc:"The route store and its connections."`
 		Requests  requestStats    `json:"requests" doc:"Requests since the gateway was opened."`
 		Log       requestLogStats `json:"request_log" doc:"The request log of this node since the gateway was opened."`

@@ -85,6 +85,9 @@ func New[K comparable, V comparable](o Options[V]) (*Cache[K, V], error) {
 // ErrClosed says that the cache was closed.
 var ErrClosed = errors.New("cache is closed")
 
+// Lookup returns the value for key if it is there.
+func (c *Cache[K, V]) Lookup(key K) (V, bool) { return c.entries.GetIfPresent(key) }
+
 // Get returns the value for key, loading it if it isn't there. Of several
 // callers that miss the same key at once, one loads and the others wait. An
 // error of load is returned and not kept.

@@ -123,7 +123,7 @@ func TestSecretsAreNowhere(t *testing.T) {
 	}
 	for _, path := range []string{
 		"/api/routes", "/api/consumers", "/api/consumers/1", "/api/consumers/1/keys", "/api/tokens", "/api/logs", "/api/status",
-		"/api/upstreams", "/api/ratelimits?consumer=1", "/health", "/metrics", "/config/", "/api/openapi.json",
+		"/api/upstreams", "/api/ratelimits?consumer=1", "/api/revisions", "/api/revisions/1", "/api/revisions/2", "/api/config", "/health", "/metrics", "/config/", "/api/openapi.json",
 	} {
 		a, err := g.tryCall(http.MethodGet, path, nil, nil)
 		if err != nil || a.status != http.StatusOK {

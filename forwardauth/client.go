@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/isekai-gateway/isekai/internal/fields"
+	"github.com/isekai-gateway/isekai/internal/tracing"
 	"github.com/isekai-gateway/isekai/proxy"
 )
 
@@ -94,7 +95,7 @@ func (c *Client) Ask(r *http.Request, trusted bool) (*Answer, error) {
 	ctx, cancel := context.WithTimeout(r.Context(), c.timeout)
 	defer cancel()
 	u := c.endpoint.url
-	resp, err := c.transport.RoundTrip((&http.Request{
+	resp, err := c.send((&http.Request{
 		Method: http.MethodGet,
 		URL:    &u,
 		Host:   c.endpoint.target.Host,
@@ -122,6 +123,22 @@ func (c *Client) Ask(r *http.Request, trusted bool) (*Answer, error) {
 		return nil, refusal{unavailable(ctx, fmt.Errorf("reading a refusal with status %d: %w", a.Status, err))}
 	}
 	return a, nil
+}
+
+// send does an exchange with the service, as a span of its own if the request is traced.
+func (c *Client) send(r *http.Request) (*http.Response, error) {
+	if tracing.Recorded(r.Context()) == nil {
+		return c.transport.RoundTrip(r)
+	}
+	r, span, _ := tracing.Send(r, "forward_auth", 0, false)
+	defer span.End()
+	resp, err := c.transport.RoundTrip(r)
+	if err != nil {
+		tracing.Failed(span, tracing.Kind(err), err)
+		return nil, err
+	}
+	tracing.Answered(span, resp.StatusCode)
+	return resp, nil
 }
 
 // unavailable wraps an error of the exchange.

@@ -6,10 +6,12 @@ import (
 	"maps"
 	"net/http"
 	"strconv"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 
 	"github.com/isekai-gateway/isekai/proxy"
 )
@@ -47,7 +49,10 @@ func (*Handler) CaddyModule() caddy.ModuleInfo {
 // Provision makes the client. As a plugin of a route it is held to the target
 // policy.
 func (h *Handler) Provision(ctx caddy.Context) (err error) {
-	h.logger = ctx.Logger()
+	// While the service is down there would be a line for each request.
+	h.logger = ctx.Logger().WithOptions(zap.WrapCore(func(core zapcore.Core) zapcore.Core {
+		return zapcore.NewSamplerWithOptions(core, 10*time.Second, 3, 1000)
+	}))
 	h.client, err = New(&h.Config, proxy.PolicyOf(ctx))
 	return err
 }

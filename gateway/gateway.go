@@ -87,6 +87,9 @@ type Config struct {
 	// those of others are known up to one interval later. Default: 10s.
 	TrafficInterval time.Duration
 
+	// How long revisions are kept in the history. Default: 0, for ever.
+	HistoryRetention time.Duration
+
 	// Routes to insert into a store that has never had any.
 	Seed []*store.Route
 
@@ -153,6 +156,9 @@ type Gateway struct {
 	// Traffic counts the same by route, over time.
 	Traffic *stats.Recorder
 
+	// StoreCalls counts the calls of the store.
+	StoreCalls *StoreCalls
+
 	cfg     Config
 	store   store.Store
 	workers *worker.Group
@@ -189,21 +195,24 @@ type Gateway struct {
 // database is only read, so that a configuration can be tried out.
 func Open(cfg Config) (*Gateway, error) {
 	cfg = cfg.withDefaults()
+	calls := new(StoreCalls)
+	cfg.Store.Observe = calls.observe
 	st, err := store.Open(context.Background(), cfg.DSN, cfg.Store)
 	if err != nil {
 		return nil, fmt.Errorf("opening store: %w", err)
 	}
 	g := &Gateway{
-		Mirror:    mirror.NewQueue(mirror.DefaultLimits(), cfg.Log),
-		cfg:       cfg,
-		store:     st,
-		workers:   worker.New(cfg.Log),
-		started:   time.Now(),
-		attempted: make(chan struct{}),
-		begun:     make(chan struct{}),
-		prepared:  make(chan struct{}),
-		syncing:   make(chan struct{}, 1),
-		saved:     make(chan struct{}, 1),
+		StoreCalls: calls,
+		Mirror:     mirror.NewQueue(mirror.DefaultLimits(), cfg.Log),
+		cfg:        cfg,
+		store:      st,
+		workers:    worker.New(cfg.Log),
+		started:    time.Now(),
+		attempted:  make(chan struct{}),
+		begun:      make(chan struct{}),
+		prepared:   make(chan struct{}),
+		syncing:    make(chan struct{}, 1),
+		saved:      make(chan struct{}, 1),
 		Propagation: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "isekai_propagation_seconds",
 			Help:    "How long changes take from their commit until this replica serves them, by the database's clock.",
@@ -233,6 +242,9 @@ func Open(cfg Config) (*Gateway, error) {
 	g.workers.Every("store health checker", cfg.HealthInterval, g.checkStore)
 	g.workers.Every("uses of credentials", usesInterval, g.writeUses)
 	g.workers.Go("traffic counter", g.countTraffic)
+	if cfg.HistoryRetention > 0 {
+		g.workers.Go("history retention", g.keepHistory)
+	}
 	g.workers.Every("stats collector", cfg.StatsInterval, g.logStats)
 	return g, nil
 }

@@ -57,7 +57,7 @@ func (g *Gateway) Delete(ctx context.Context, id, ifRevision int64, by store.Aut
 		return g.writeError(ctx, err)
 	}
 	now := time.Now()
-	g.apply(ctx, &store.Route{ID: id, Revision: revision, DeletedAt: &now})
+	g.apply(ctx, revision, &store.Route{ID: id, Revision: revision, DeletedAt: &now})
 	return nil
 }
 
@@ -103,7 +103,7 @@ func (g *Gateway) prepareWrite(ctx context.Context, row *store.Route) (*store.Ro
 
 // served makes a written route visible and returns the warnings about it.
 func (g *Gateway) served(ctx context.Context, written *store.Route) []string {
-	g.apply(ctx, written)
+	g.apply(ctx, written.Revision, written)
 	table := g.Table()
 	if compiled := table.Compiled(written.ID); compiled != nil {
 		return table.Warnings(compiled)
@@ -114,7 +114,7 @@ func (g *Gateway) served(ctx context.Context, written *store.Route) []string {
 // apply brings the table to the revision of a committed write. The write stands
 // whatever happens here, so a store that fails just now is worked around where
 // that is safe and otherwise left to the watcher.
-func (g *Gateway) apply(ctx context.Context, written *store.Route) {
+func (g *Gateway) apply(ctx context.Context, revision int64, written ...*store.Route) {
 	// The client may be gone already, but its write must become visible.
 	ctx = context.WithoutCancel(ctx)
 	err := g.sync(ctx)
@@ -126,13 +126,12 @@ func (g *Gateway) apply(ctx context.Context, written *store.Route) {
 	defer func() { <-g.syncing }()
 	old := g.table.Load()
 	switch {
-	case written.Revision <= old.Revision():
-	case written.Revision == old.Revision()+1:
-		changed := []*store.Route{written}
-		g.publish(old, old.Apply(changed, written.Revision), ids(changed))
+	case revision <= old.Revision():
+	case revision == old.Revision()+1:
+		g.publish(old, old.Apply(written, revision), ids(written))
 	default:
 		g.cfg.Log().Warn("a write is committed but not yet served, since the store failed after it",
-			zap.Int64("route", written.ID), zap.Error(err))
+			zap.Int64("revision", revision), zap.Error(err))
 	}
 }
 

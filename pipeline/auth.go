@@ -6,6 +6,7 @@ import (
 	"net/http"
 
 	"github.com/caddyserver/caddy/v2"
+	"go.opentelemetry.io/otel/attribute"
 
 	"github.com/isekai-gateway/isekai/auth"
 	"github.com/isekai-gateway/isekai/quota"
@@ -44,7 +45,11 @@ func (c *compiler) newAuth(route *routing.Route) (*auth.Policy, error) {
 
 // authenticate finds out who makes the request, takes the credentials out of it, and
 // refuses it if nobody may or the wrong one does.
-func (x *Exchange) authenticate(w http.ResponseWriter, r *http.Request, policy *auth.Policy, repl *caddy.Replacer) error {
+func (x *Exchange) authenticate(w http.ResponseWriter, r *http.Request, policy *auth.Policy, repl *caddy.Replacer) (err error) {
+	if x.Span != nil {
+		span := step(r, "auth")
+		defer func() { endStep(span, err, attribute.String("isekai.consumer", x.Consumer())) }()
+	}
 	id, err := policy.Authenticate(r, repl)
 	if id != nil {
 		auth.Log(r, id)
@@ -67,6 +72,14 @@ func (x *Exchange) identify(id *auth.Identity) {
 // Identity returns who makes the request; nil if neither the route nor the site asks,
 // or nobody said.
 func (x *Exchange) Identity() *auth.Identity { return x.identity }
+
+// Consumer returns the name of who makes the request, empty for nobody.
+func (x *Exchange) Consumer() string {
+	if x.identity == nil {
+		return ""
+	}
+	return x.identity.Name
+}
 
 // Caller returns a text that tells whoever makes the request from all others, e.g.
 // "api_key:7" or "jwt:corp/alice", and is unlike any address; empty if it has no

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/net/http/httpguts"
 
 	"github.com/isekai-gateway/isekai/auth"
@@ -31,6 +32,16 @@ type Exchange struct {
 	// Preflight says that the request is a CORS preflight, and the route that of
 	// the request that it asks about.
 	Preflight bool
+
+	// Span is the request's if it is recorded; nil means there is nothing to trace.
+	Span trace.Span
+
+	// TraceID is the trace that the request belongs to; empty if it is known of none.
+	TraceID string
+
+	// Cache says whether the route's pipeline was there ("hit") or had to be compiled
+	// ("miss"); empty if none was asked for.
+	Cache string
 
 	route    *routing.Route
 	url      url.URL // the request's URL as it was matched, to notice rewrites
@@ -71,7 +82,7 @@ func (x *Exchange) Value(key any) any {
 }
 
 // Placeholder returns the value of a placeholder in the namespace http.isekai:
-// route, route_name, request_id, limited and param.NAME.
+// route, route_name, request_id, consumer, upstream, cache, limited and param.NAME.
 func (x *Exchange) Placeholder(key string) (any, bool) {
 	const prefix = "http.isekai."
 	if len(key) <= len(prefix) || key[:len(prefix)] != prefix {
@@ -84,6 +95,12 @@ func (x *Exchange) Placeholder(key string) (any, bool) {
 		return x.route.Name, true
 	case "request_id":
 		return x.RequestID, true
+	case "consumer":
+		return x.Consumer(), true
+	case "upstream":
+		return x.Upstream(), true
+	case "cache":
+		return x.Cache, true
 	case "limited":
 		return x.limited, true
 	}
@@ -109,6 +126,7 @@ func (x *Exchange) begin(w http.ResponseWriter, r *http.Request, bodyMax int64) 
 	x.writer = writer{ResponseWriter: w, exchange: x, http10: !r.ProtoAtLeast(1, 1)}
 	x.url = *r.URL
 	x.extended = r.Method == http.MethodConnect
+	x.call.Traced = x.Span != nil
 	x.origin = cors.Origin(r)
 	r = r.WithContext(x)
 	// Caddy wraps bodies that are none, too; an unknown length is not 0.
@@ -175,6 +193,13 @@ func (x *Exchange) Upstream() string { return x.call.Upstream() }
 
 // Waited returns how long that target took to begin its answer, 0 if it did not.
 func (x *Exchange) Waited() time.Duration { return x.call.Waited() }
+
+// Retries returns how often the request was sent once more.
+func (x *Exchange) Retries() int { return max(0, x.call.Attempts()-1) }
+
+// Limited returns the names of the rate limits that the request is over, separated by
+// commas.
+func (x *Exchange) Limited() string { return x.limited }
 
 // errTimeout is the cause of an exchange that took longer than its route allows.
 var errTimeout error = timeoutError{}

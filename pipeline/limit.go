@@ -4,8 +4,10 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.opentelemetry.io/otel/attribute"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
@@ -20,6 +22,17 @@ type limiter struct {
 	style   ratelimit.HeaderStyle
 	tally   *ratelimit.Tally
 	logger  *zap.Logger
+	reports *zap.Logger // of limits that only report
+}
+
+func newLimiter(o Options, logger *zap.Logger) *limiter {
+	return &limiter{
+		backend: o.Limits, style: o.LimitHeaders, tally: o.Decisions, logger: logger,
+		// They come in floods as well, and at the default level.
+		reports: logger.WithOptions(zap.WrapCore(func(core zapcore.Core) zapcore.Core {
+			return zapcore.NewSamplerWithOptions(core, 10*time.Second, 10, 1000)
+		})),
+	}
 }
 
 // limit is a route's rate limits.
@@ -77,10 +90,14 @@ func (v *verdict) writeTo(h http.Header) { v.headers.Write(h, v.decisions) }
 // in one step, and has the answer tell what is left. It returns an error that
 // matches ratelimit.ErrLimited if the request is over one of them, and nothing is
 // charged then; or ratelimit.ErrUnavailable.
-func (p *Pipeline) admit(x *Exchange, w *writer, r *http.Request) error {
+func (p *Pipeline) admit(x *Exchange, w *writer, r *http.Request) (err error) {
 	route := p.limit
 	if route == nil && x.consumer == nil {
 		return nil
+	}
+	if x.Span != nil {
+		span := step(r, "limit")
+		defer func() { endStep(span, err, attribute.String("isekai.limited", x.limited)) }()
 	}
 	v := new(verdict)
 	v.charges = v.charged[:0]
@@ -155,11 +172,11 @@ func (l *limiter) rehearse(own *limit, x *Exchange, r *http.Request) (over bool)
 func (l *limiter) report(x *Exchange, rules []ratelimit.Rule, decisions []ratelimit.Decision, dryRun bool) *ratelimit.LimitedError {
 	limited := ratelimit.NewLimitedError(rules, decisions)
 	x.limited = strings.Join(limited.Policies, ",")
-	level := zapcore.DebugLevel
+	level, logger := zapcore.DebugLevel, l.logger
 	if dryRun {
-		level = zapcore.InfoLevel
+		level, logger = zapcore.InfoLevel, l.reports
 	}
-	if entry := l.logger.Check(level, "rate limit exceeded"); entry != nil {
+	if entry := logger.Check(level, "rate limit exceeded"); entry != nil {
 		entry.Write(
 			zap.Int64("route", x.route.ID),
 			zap.Strings("policies", limited.Policies),

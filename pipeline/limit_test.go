@@ -44,7 +44,7 @@ func newAdmission(t *testing.T, backend ratelimit.Backend, rateLimit int, limits
 		t.Fatal(err)
 	}
 	core, logs := observer.New(zap.DebugLevel)
-	l := &limiter{backend, ratelimit.HeadersIETF, new(ratelimit.Tally), zap.New(core)}
+	l := newLimiter(Options{Limits: backend, LimitHeaders: ratelimit.HeadersIETF, Decisions: new(ratelimit.Tally)}, zap.New(core))
 	return &admission{&Pipeline{Route: route, limit: l.newLimit(route), limits: l}, l.tally, logs}
 }
 

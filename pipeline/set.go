@@ -119,7 +119,7 @@ func NewSet(ctx caddy.Context, o Options) (*Set, error) {
 		policy:   o.Policy,
 		plugins:  o.Plugins,
 		chains:   caddy.NewUsagePool(),
-		limits:   &limiter{o.Limits, o.LimitHeaders, o.Decisions, ctx.Logger().Named("ratelimit")},
+		limits:   newLimiter(o, ctx.Logger().Named("ratelimit")),
 		mirrors:  caddy.NewUsagePool(),
 		copies:   o.Mirror,
 		inFlight: o.InFlight,
@@ -148,8 +148,17 @@ func NewSet(ctx caddy.Context, o Options) (*Set, error) {
 
 // Get returns the pipeline of a route, compiling it on first use, even if ctx is
 // done. The caller must Release it. A route that can't be compiled has a pipeline too, whose
-// Serve answers with the reason, so that it isn't tried anew on every request.
-func (s *Set) Get(ctx context.Context, route *routing.Route) (*Pipeline, error) {
+// Serve answers with the reason, so that it isn't tried anew on every request. hit
+// says that it was there.
+func (s *Set) Get(ctx context.Context, route *routing.Route) (p *Pipeline, hit bool, err error) {
+	if p, hit = s.cache.Lookup(route); hit && p.acquire() {
+		return p, true, nil
+	}
+	p, err = s.get(ctx, route)
+	return p, false, err
+}
+
+func (s *Set) get(ctx context.Context, route *routing.Route) (*Pipeline, error) {
 	for {
 		p, err := s.cache.Get(ctx, route, s.build)
 		if errors.Is(err, cache.ErrClosed) {
@@ -256,13 +265,13 @@ func (s *Set) Upstreams() []proxy.PoolStatus {
 	return pools
 }
 
-// CacheStats returns the counters of the cache of pipelines, or nothing once the
-// set is closed.
+// CacheStats returns the counters of the cache of pipelines.
 func (s *Set) CacheStats() cache.Stats {
+	counted := s.cache.Stats()
 	if s.retired.Load() {
-		return cache.Stats{}
+		counted.Size = 0
 	}
-	return s.cache.Stats()
+	return counted
 }
 
 // drainWithin has the pipeline's streams ended after a time.

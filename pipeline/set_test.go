@@ -35,11 +35,19 @@ func TestGetForAClientThatHasLeft(t *testing.T) {
 	}
 	gone, leave := context.WithCancel(t.Context())
 	leave()
-	p, err := set.Get(gone, route)
+	p, hit, err := set.Get(gone, route)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer p.Release()
+	again, hitAgain, err := set.Get(t.Context(), route)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Release()
+	if hit || !hitAgain || again != p {
+		t.Errorf("the first request has hit: %t, the second: %t, the same pipeline: %t", hit, hitAgain, again == p)
+	}
 	if p.limit == nil || p.err != nil {
 		t.Errorf("the pipeline has no limit, or is broken: %v", p.err)
 	}

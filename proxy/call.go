@@ -6,6 +6,11 @@ import (
 	"net/http"
 	"slices"
 	"time"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/isekai-gateway/isekai/internal/tracing"
 )
 
 // CallKey is the key under which a request's context holds its *Call.
@@ -19,6 +24,10 @@ type Call struct {
 	// may wait for that. Optional. It must not block.
 	Interrupt func(bool)
 
+	// Traced says that the request's context has a span that is recorded. Each try is
+	// a span of its own then.
+	Traced bool
+
 	attempts int
 	tried    []*target
 	current  *target
@@ -28,11 +37,16 @@ type Call struct {
 	body     *replay
 	spoiled  error
 	waited   time.Duration
+	span     trace.Span // of the current try; nil if not Traced
+	carried  bool       // whether tries tell the target their span
 }
 
 // Waited returns how long the target that the request was sent to last took to begin its
 // answer, 0 if none did.
 func (c *Call) Waited() time.Duration { return c.waited }
+
+// Attempts returns how often the request was sent, to whichever target.
+func (c *Call) Attempts() int { return c.attempts }
 
 // Spoiled returns the error by which the client failed to send its body, or a plugin
 // refused it, if that has ended the exchange. reverse_proxy was told then that the
@@ -72,8 +86,40 @@ func (c *Call) settle(outcome error) {
 	}
 }
 
+// trace begins the span of a try, if there is to be one, and returns the request to
+// send, which names it.
+func (c *Call) trace(r *http.Request) *http.Request {
+	if c.Traced {
+		r, c.span, c.carried = tracing.Send(r, "forward", c.attempts-1, c.carried)
+	}
+	return r
+}
+
+// answered notes on the try's span what came of it.
+func (c *Call) answered(resp *http.Response, err error) {
+	switch {
+	case c.span == nil:
+	case err != nil:
+		kind := tracing.Kind(err)
+		if _, ok := errors.AsType[reverseproxy.DialError](err); ok {
+			kind = "connect"
+		}
+		tracing.Failed(c.span, kind, err)
+	default:
+		tracing.Answered(c.span, resp.StatusCode)
+	}
+}
+
+func (c *Call) endSpan() {
+	if c.span != nil {
+		c.span.End()
+		c.span = nil
+	}
+}
+
 // leave notes that the attempt has come to nothing.
 func (c *Call) leave() {
+	c.endSpan()
 	c.current.inFlight.Add(-1)
 	c.tried = append(c.tried, c.current)
 	c.current = nil
@@ -81,6 +127,7 @@ func (c *Call) leave() {
 
 // end must run when the request is over, however it ended.
 func (c *Call) end() {
+	c.endSpan()
 	c.settle(errNoJudge)
 	if c.current != nil {
 		c.current.inFlight.Add(-1)

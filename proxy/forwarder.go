@@ -12,6 +12,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
+	"github.com/isekai-gateway/isekai/internal/tracing"
 	"github.com/isekai-gateway/isekai/store"
 )
 
@@ -43,8 +44,15 @@ func (f *Forwarder) ServeHTTP(w http.ResponseWriter, r *http.Request) error {
 		call = new(Call)
 		r = r.WithContext(context.WithValue(r.Context(), CallKey{}, call))
 	}
-	defer call.end()
+	whole := false
+	defer func() {
+		if !whole && call.span != nil {
+			tracing.Failed(call.span, "cut", errCut)
+		}
+		call.end()
+	}()
 	err := f.handler.ServeHTTP(w, r, nil)
+	whole = true
 	if err == nil || call.attempts > 0 {
 		return err
 	}
@@ -55,6 +63,10 @@ func (f *Forwarder) ServeHTTP(w http.ResponseWriter, r *http.Request) error {
 	w.Header().Set("Retry-After", strconv.Itoa(max(1, int(math.Ceil(wait.Seconds())))))
 	return caddyhttp.Error(http.StatusServiceUnavailable, err)
 }
+
+// errCut says that an answer was broken off, by the upstream or since the client had
+// left.
+var errCut = errors.New("the answer was broken off")
 
 // Release gives the forwarder back. The last one to do so closes its upgraded
 // connections and, if no other forwarder uses it, its transport.

@@ -108,8 +108,10 @@ func (p *pool) RoundTrip(r *http.Request) (*http.Response, error) {
 	if !p.preserveHost {
 		r.Host = t.host
 	}
+	r.URL.Scheme, r.URL.Host = t.scheme, t.authority
 	start := time.Now()
-	resp, err := p.exchange(t, r)
+	resp, err := p.exchange(call.trace(r))
+	call.answered(resp, err)
 	switch {
 	case err == nil:
 		call.waited = time.Since(start)
@@ -155,12 +157,12 @@ func (p *pool) check(t *target, r *http.Request) (*http.Response, error) {
 	if _, ok := r.Header["User-Agent"]; !ok {
 		r.Header.Set("User-Agent", "isekai-health-check")
 	}
-	return p.exchange(t, r)
+	r.URL.Scheme, r.URL.Host = t.scheme, t.authority
+	return p.exchange(r)
 }
 
-// exchange sends a request to a target and returns its answer.
-func (p *pool) exchange(t *target, r *http.Request) (*http.Response, error) {
-	r.URL.Scheme, r.URL.Host = t.scheme, t.authority
+// exchange sends a request to the target in its URL and returns the answer.
+func (p *pool) exchange(r *http.Request) (*http.Response, error) {
 	if p.idle == 0 {
 		return p.roundTrip(r)
 	}

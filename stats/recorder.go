@@ -67,7 +67,7 @@ func NewRecorder(cfg Config) *Recorder {
 	}
 	r := &Recorder{
 		now: cfg.Now, maxSeries: cfg.MaxSeries, started: cfg.Now(),
-		none: &Series{Route: None}, other: &Series{Route: Other},
+		none: &Series{Route: None, Began: cfg.Now()}, other: &Series{Route: Other, Began: cfg.Now()},
 	}
 	r.routes.Store(&map[int64]*route{})
 	r.fresh.routes = make(map[int64]*route)
@@ -134,7 +134,7 @@ func (r *Recorder) addRoute(id int64) *route {
 func (r *Recorder) track(id int64, known *route) {
 	if known.series.Load() == nil && int(r.tracked.Load()) < r.maxSeries {
 		r.tracked.Add(1)
-		known.series.Store(&Series{Route: id})
+		known.series.Store(&Series{Route: id, Began: r.now()})
 	}
 }
 

@@ -13,6 +13,9 @@ type Series struct {
 	// Route is the route's id, or None or Other.
 	Route int64
 
+	// Began is when it began to count.
+	Began time.Time
+
 	// Requests counts how long requests took, Upstream how long targets took to
 	// begin their answers.
 	Requests, Upstream Histogram

@@ -13,7 +13,27 @@ type Options struct {
 	// How long one statement may take, if the caller's context sets no earlier
 	// deadline. Default: 5s.
 	QueryTimeout time.Duration
+
+	// Is told of every call of a kind in Call, how long it took, and whether it failed
+	// for a reason of the database's own. It must not block. Optional.
+	Observe func(call Call, took time.Duration, failed bool) `json:"-"`
 }
+
+// Call is a kind of calls of a Store.
+type Call int
+
+// The kinds of calls.
+const (
+	CallRead  Call = iota // reads some rows
+	CallLoad              // reads all rows, or all changes, from one state of the database
+	CallWrite             // makes a revision
+	CallLog               // appends to the request log
+
+	Calls int = iota // how many kinds there are
+)
+
+// String returns the kind's name in metrics.
+func (c Call) String() string { return [Calls]string{"read", "load", "write", "log"}[c] }
 
 // Defaults of Options.
 const (

@@ -23,6 +23,10 @@ import (
 // time migrates: "isekai" in ASCII.
 const migrationLock = 0x6973656b6169
 
+// pruningLock is the key of the advisory lock of whoever prunes the history:
+// "isekaihi" in ASCII.
+const pruningLock = 0x6973656b61696869
+
 func openPostgres(ctx context.Context, dsn string, opts Options) (Store, error) {
 	config, err := parsePostgresDSN(dsn, opts)
 	if err != nil {
@@ -36,12 +40,16 @@ func openPostgres(ctx context.Context, dsn string, opts Options) (Store, error) 
 	return &sqlStore{
 		reader: db, writer: db,
 		queryTimeout: opts.withDefaults().QueryTimeout,
+		observer:     opts.Observe,
 		dialect: dialect{
 			name:         "postgres",
 			goose:        goose.DialectPostgres,
 			snapshot:     sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true},
 			write:        sql.TxOptions{Isolation: sql.LevelReadCommitted},
 			takeRevision: "SELECT isekai_next_revision()",
+			insertRoutes: insertMany,
+			updateRoutes: updateMany,
+			lockPruning:  fmt.Sprintf("SELECT pg_try_advisory_xact_lock(%d)", pruningLock),
 			classify:     classifyPostgres,
 			dropIdle:     pool.Reset,
 			clock:        "clock_timestamp()",
@@ -160,6 +168,8 @@ func classifySQLState(code string) errorClass {
 		code == "23514",               // check_violation
 		strings.HasPrefix(code, "54"): // program limit exceeded, e.g. an index entry too long
 		return errBadValue
+	case code == "42501": // insufficient_privilege
+		return errNotPermitted
 	case code == "57P01", code == "57P02", // admin_shutdown, crash_shutdown
 		strings.HasPrefix(code, "08"): // connection exception
 		return errConnectionLost

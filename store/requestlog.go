@@ -139,12 +139,13 @@ func (r *RequestLog) headersJSON() string {
 func milliseconds(d time.Duration) int64 { return d.Round(time.Millisecond).Milliseconds() }
 
 // InsertLogs implements RequestLogs.
-func (s *sqlStore) InsertLogs(ctx context.Context, rows []*RequestLog) error {
+func (s *sqlStore) InsertLogs(ctx context.Context, rows []*RequestLog) (err error) {
 	if len(rows) == 0 {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.queryTimeout)
 	defer cancel()
+	defer s.observe(CallLog, time.Now(), &err)
 	cleaned := make([]RequestLog, len(rows))
 	for i, r := range rows {
 		cleaned[i] = r.clean()

@@ -35,6 +35,7 @@ func openSQLite(ctx context.Context, location string, opts Options) (Store, erro
 
 	s := &sqlStore{
 		queryTimeout: opts.QueryTimeout,
+		observer:     opts.Observe,
 		dialect: dialect{
 			name:     "sqlite",
 			goose:    goose.DialectSQLite3,
@@ -46,6 +47,8 @@ func openSQLite(ctx context.Context, location string, opts Options) (Store, erro
 			since: func(expression string) string {
 				return "((julianday('now') - julianday(" + expression + ")) * 86400.0)"
 			},
+			insertRoutes:   insertEach,
+			updateRoutes:   updateEach,
 			classify:       classifySQLite,
 			dropIdle:       func() {},
 			lockMigrations: func(ctx context.Context) (func(), error) { return lockFile(ctx, path) },

@@ -20,6 +20,7 @@ type sqlStore struct {
 	writer *sql.DB // the same as reader where any number may write
 
 	queryTimeout time.Duration
+	observer     func(call Call, took time.Duration, failed bool)
 
 	schema, schemaKnown atomic.Int64 // set by Migrate
 }
@@ -56,6 +57,15 @@ type dialect struct {
 	// just seen broken.
 	dropIdle func()
 
+	// Write many routes of one revision. The former returns the new ids in the order
+	// of the rows.
+	insertRoutes func(ctx context.Context, tx *sql.Tx, rows []bulkRow, sign signature) ([]int64, error)
+	updateRoutes func(ctx context.Context, tx *sql.Tx, rows []bulkRow, sign signature) error
+
+	// Lets one process at a time prune the history, until the transaction's end;
+	// reports whether this is the one. May be empty.
+	lockPruning string
+
 	insertLogs   func(ctx context.Context, rows []RequestLog) error
 	maintainLogs func(ctx context.Context, now time.Time, keep time.Duration) error
 
@@ -70,6 +80,7 @@ const (
 	errOther errorClass = iota
 	errUnique
 	errBadValue
+	errNotPermitted
 	errConnectionLost // by a connection that had been made; a new one may work
 )
 
@@ -97,25 +108,34 @@ func (s *sqlStore) Stats() Stats {
 // Close implements Store.
 func (s *sqlStore) Close() error { return s.dialect.close() }
 
+// observe tells of a call that began at start and ends with *err.
+func (s *sqlStore) observe(call Call, start time.Time, err *error) {
+	if s.observer != nil {
+		s.observer(call, time.Since(start), *err != nil && !isAnswer(*err) && !errors.Is(*err, context.Canceled))
+	}
+}
+
 // query runs fn, which reads, on any connection.
-func (s *sqlStore) query(ctx context.Context, doing string, fn func(context.Context, querier) error) error {
+func (s *sqlStore) query(ctx context.Context, doing string, fn func(context.Context, querier) error) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, s.queryTimeout)
 	defer cancel()
-	err := s.retryOnce(ctx, func() error { return fn(ctx, s.reader) })
+	defer s.observe(CallRead, time.Now(), &err)
+	err = s.retryOnce(ctx, func() error { return fn(ctx, s.reader) })
 	return s.explain(ctx, doing, err)
 }
 
 // querySnapshot runs fn in a transaction that sees one state of the database. fn
 // calls tick as rows arrive: what is bounded is the wait for the next, so that a
 // table of any size can be read.
-func (s *sqlStore) querySnapshot(ctx context.Context, doing string, fn func(ctx context.Context, q querier, tick func()) error) error {
+func (s *sqlStore) querySnapshot(ctx context.Context, doing string, fn func(ctx context.Context, q querier, tick func()) error) (err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	defer s.observe(CallLoad, time.Now(), &err)
 	timer := time.AfterFunc(s.queryTimeout, func() { cancel(context.DeadlineExceeded) })
 	defer timer.Stop()
 	tick := func() { timer.Reset(s.queryTimeout) }
 
-	err := s.retryOnce(ctx, func() error {
+	err = s.retryOnce(ctx, func() error {
 		tx, err := s.reader.BeginTx(ctx, &s.dialect.snapshot)
 		if err != nil {
 			return err
@@ -127,9 +147,10 @@ func (s *sqlStore) querySnapshot(ctx context.Context, doing string, fn func(ctx 
 }
 
 // change runs fn in a transaction that holds the next revision.
-func (s *sqlStore) change(ctx context.Context, doing string, fn func(ctx context.Context, tx *sql.Tx, revision int64) error) error {
+func (s *sqlStore) change(ctx context.Context, doing string, fn func(ctx context.Context, tx *sql.Tx, revision int64) error) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, s.queryTimeout)
 	defer cancel()
+	defer s.observe(CallWrite, time.Now(), &err)
 	return s.explain(ctx, doing, s.transact(ctx, fn))
 }
 
@@ -171,15 +192,23 @@ func (s *sqlStore) retryOnce(ctx context.Context, fn func() error) error {
 	return err
 }
 
+// isAnswer says whether an error is no failure of the database, but what it has to say.
+func isAnswer(err error) bool {
+	for _, known := range []error{ErrNotFound, ErrConflict, ErrStale, ErrInvalid, ErrNoRevision, ErrHistoryGone, ErrResync, ErrTooMany, errAlreadySeeded} {
+		if errors.Is(err, known) {
+			return true
+		}
+	}
+	return false
+}
+
 // explain turns what a database said into this package's errors.
 func (s *sqlStore) explain(ctx context.Context, doing string, err error) error {
 	if err == nil {
 		return nil
 	}
-	for _, known := range []error{ErrNotFound, ErrConflict, ErrStale, ErrInvalid, ErrResync, ErrTooMany, errAlreadySeeded} {
-		if errors.Is(err, known) {
-			return err
-		}
+	if isAnswer(err) {
+		return err
 	}
 	if ctx.Err() != nil {
 		// Drivers report this in many ways.
@@ -188,6 +217,8 @@ func (s *sqlStore) explain(ctx context.Context, doing string, err error) error {
 	switch s.classify(err) {
 	case errUnique:
 		return &ConflictError{}
+	case errNotPermitted:
+		return fmt.Errorf("%s: %w: %w", doing, ErrNotPermitted, err)
 	case errBadValue:
 		return fmt.Errorf("%s: %w: %w", doing, ErrInvalid, err)
 	default:

@@ -20,6 +20,15 @@ var (
 	// ErrStale: the route was changed since the revision that the caller named.
 	ErrStale = errors.New("route has changed in the meantime")
 
+	// ErrNoRevision: there was no such revision yet.
+	ErrNoRevision = errors.New("no such revision")
+
+	// ErrHistoryGone: the history does not reach back to the revision any more.
+	ErrHistoryGone = errors.New("the history does not reach back that far")
+
+	// ErrNotPermitted: the database's role may not do this.
+	ErrNotPermitted = errors.New("the database's role lacks the right")
+
 	// ErrInvalid: the database refused the values themselves, e.g. a NUL
 	// character in a text.
 	ErrInvalid = errors.New("invalid value")
@@ -85,6 +94,8 @@ type Store interface {
 	// heartbeats. Errors: errors.ErrUnsupported on SQLite; ErrNotListening.
 	Listen(ctx context.Context, heartbeat time.Duration, on Listener) error
 
+	Histories
+
 	Credentials
 
 	RequestLogs
@@ -136,6 +147,9 @@ type Change struct {
 	Before    *Route // nil for a create
 	After     *Route // nil for a delete
 	CreatedAt time.Time
+
+	// Whether a "create" brought a deleted route back. History leaves it out.
+	Restored bool
 }
 
 // Stats describes a store's connection pool at one moment.

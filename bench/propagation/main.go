@@ -70,6 +70,7 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
+	info.loadAfter = report.Load()
 	text := render(s, measured, info)
 	fmt.Println(text)
 	if *results == "-" {
@@ -84,8 +85,9 @@ func run(ctx context.Context, args []string) error {
 
 // runInfo is what a reader has to know of a run.
 type runInfo struct {
-	command string
-	began   time.Time
-	load    string // before it
-	server  string
+	command   string
+	began     time.Time
+	load      string // before it
+	loadAfter string
+	server    string
 }

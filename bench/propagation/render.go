@@ -18,7 +18,7 @@ func render(s settings, m *measurements, info runInfo) string {
 	var b strings.Builder
 	b.WriteString("## From commit to served\n\n")
 	fmt.Fprintf(&b, "* Machine: %s\n", report.Machine())
-	fmt.Fprintf(&b, "* Load average before it: %s (0 is a machine that does nothing else)\n", info.load)
+	fmt.Fprintf(&b, "* Load average before it: %s, after it: %s (0 is a machine that does nothing else; this alone makes less than 1)\n", info.load, info.loadAfter)
 	fmt.Fprintf(&b, "* Date: %s\n", info.began.UTC().Format(time.DateOnly))
 	fmt.Fprintf(&b, "* Command: `%s`\n", info.command)
 	fmt.Fprintf(&b, "* PostgreSQL: %s, on the same machine\n", info.server)
