@@ -60,8 +60,12 @@ func (a *App) newAPI() http.Handler {
 		Check:     a.pipelines.Validate,
 		Limits:    a.limits,
 		Upstreams: a.pipelines.Upstreams,
-		Version:   version(),
-		Log:       func() *zap.Logger { return caddy.Log().Named("isekai.admin") },
+
+		Certificates:       certificates,
+		CertificateFailure: a.failures.Get,
+
+		Version: version(),
+		Log:     func() *zap.Logger { return caddy.Log().Named("isekai.admin") },
 	})
 }
 

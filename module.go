@@ -19,6 +19,8 @@
 //     server;
 //   - http.handlers.isekai_admin, the admin API on a site, behind tokens;
 //   - isekai.rate_limit.backends.store and .postgres, counters that replicas share;
+//   - tls.permission.isekai, on-demand certificates for hosts that routes name;
+//   - caddy.storage.isekai, certificates and locks in PostgreSQL, for all replicas;
 //   - admin.api.isekai, the admin API on Caddy's admin endpoint.
 package isekai
 
@@ -35,11 +37,13 @@ import (
 
 	"github.com/isekai-gateway/isekai/auth"
 	"github.com/isekai-gateway/isekai/gateway"
+	"github.com/isekai-gateway/isekai/ondemand"
 	"github.com/isekai-gateway/isekai/pipeline"
 	"github.com/isekai-gateway/isekai/proxy"
 	"github.com/isekai-gateway/isekai/requestlog"
 
 	// Site-wide policies are modules of their own, which one --with brings along.
+	_ "github.com/isekai-gateway/isekai/certstore"
 	_ "github.com/isekai-gateway/isekai/cors"
 	_ "github.com/isekai-gateway/isekai/forwardauth"
 )
@@ -128,6 +132,7 @@ type App struct {
 	pipelines   *pipeline.Set
 	verifier    *auth.Verifier
 	redactor    *requestlog.Redactor
+	failures    *ondemand.Failures
 	api         http.Handler
 	unsubscribe func()
 	logger      *zap.Logger
@@ -151,6 +156,7 @@ var gateways = caddy.NewUsagePool()
 type pooledGateway struct {
 	*gateway.Gateway
 	upstreams *proxy.States
+	failures  *ondemand.Failures // of certificates
 }
 
 // Destruct implements caddy.Destructor.
@@ -176,7 +182,8 @@ func (a *App) Provision(ctx caddy.Context) error {
 	}
 	// The forwarders, made when requests come, need this app; loading it then
 	// would race with Caddy.
-	if _, err := ctx.App("events"); err != nil {
+	events, err := ctx.App("events")
+	if err != nil {
 		return fmt.Errorf("loading events app: %w", err)
 	}
 
@@ -195,7 +202,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 		}
 		cfg.Seed = seed
 		g, err := gateway.Open(cfg.Config)
-		return pooledGateway{g, new(proxy.States)}, err
+		return pooledGateway{g, new(proxy.States), new(ondemand.Failures)}, err
 	})
 	if err != nil {
 		return err
@@ -241,6 +248,10 @@ func (a *App) Provision(ctx caddy.Context) error {
 	// The histogram is the gateway's, since it outlives configurations and their registries.
 	if err := ctx.GetMetricsRegistry().Register(a.gateway.Propagation); err != nil {
 		return fmt.Errorf("registering metrics of propagation: %w", err)
+	}
+	a.failures = shared.failures
+	if err := (certificateEvents{a.failures}).follow(events); err != nil {
+		return fmt.Errorf("following events: %w", err)
 	}
 	a.api = a.newAPI()
 	a.unsubscribe = a.gateway.Subscribe(&gateway.Subscriber{

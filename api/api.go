@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/isekai-gateway/isekai/gateway"
+	"github.com/isekai-gateway/isekai/ondemand"
 	"github.com/isekai-gateway/isekai/proxy"
 	"github.com/isekai-gateway/isekai/ratelimit"
 	"github.com/isekai-gateway/isekai/store"
@@ -39,6 +40,13 @@ type Config struct {
 	// Returns the pools of targets in use, each with at least one route, by the
 	// lowest id of those. Default: none.
 	Upstreams func() []proxy.PoolStatus
+
+	// Returns the certificates in memory that can be served for a host, the one that
+	// is valid longest first. Default: none.
+	Certificates func(host string) []ondemand.Certificate
+
+	// Returns why no certificate could be obtained for a host lately. Default: nothing.
+	CertificateFailure func(host string) (ondemand.Failure, bool)
 
 	// The version to show in /api/status and in the OpenAPI document.
 	Version string
@@ -78,6 +86,7 @@ func New(cfg Config) http.Handler {
 	s.registerConfig(api)
 	s.registerRevisions(api)
 	s.registerUpstreams(api)
+	s.registerHosts(api)
 	s.registerConsumers(api)
 	s.registerKeys(api)
 	s.registerTokens(api)

@@ -17,11 +17,13 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
+
+	"github.com/isekai-gateway/isekai/store/migrations"
 )
 
 // migrationLock is the key of the advisory lock under which one process at a
-// time migrates: "isekai" in ASCII.
-const migrationLock = 0x6973656b6169
+// time migrates.
+const migrationLock = migrations.PostgresLock
 
 // pruningLock is the key of the advisory lock of whoever prunes the history:
 // "isekaihi" in ASCII.

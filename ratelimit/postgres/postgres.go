@@ -11,7 +11,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"go.uber.org/zap"
@@ -35,9 +34,6 @@ const (
 	sweepTimeout   = 5 * time.Second
 	prepareTimeout = 30 * time.Second
 	sweepChunk     = 1000
-
-	// migrationLock is the store's, so that nobody makes the table twice at once.
-	migrationLock = 0x6973656b6169
 )
 
 // Options sets up a Backend. DSN and Log are required.
@@ -229,20 +225,7 @@ func (b *Backend) prepared(ctx context.Context, run func() error) error {
 func (b *Backend) prepare(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, prepareTimeout)
 	defer cancel()
-	script, err := migrations.Files().ReadFile("postgres/00003_rate_limits.sql")
-	if err != nil {
-		return err
-	}
-	return pgx.BeginFunc(ctx, b.pool, func(tx pgx.Tx) error {
-		lock := fmt.Sprintf("SELECT pg_advisory_xact_lock(%d)", migrationLock)
-		// Without arguments, a text may have several statements.
-		for _, text := range []string{lock, string(script)} {
-			if _, err := tx.Conn().PgConn().Exec(ctx, text).ReadAll(); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+	return migrations.ApplyPostgres(ctx, b.pool, "00003_rate_limits.sql")
 }
 
 // isMissing reports whether err says that the table or the function is not there.

@@ -21,8 +21,17 @@ CREATE UNLOGGED TABLE IF NOT EXISTS rate_limit_counters (
     autovacuum_vacuum_cost_delay = 0
 );
 
--- The same in all of a window, so that updates stay in place.
-CREATE INDEX IF NOT EXISTS rate_limit_counters_expires ON rate_limit_counters (expires);
+-- The same in all of a window, so that updates stay in place. IF NOT EXISTS would lock
+-- the table before it looks, and with the calls of other replicas end in deadlocks.
+-- +goose StatementBegin
+DO $$
+BEGIN
+    IF to_regclass('rate_limit_counters_expires') IS NULL THEN
+        CREATE INDEX rate_limit_counters_expires ON rate_limit_counters (expires);
+    END IF;
+END
+$$;
+-- +goose StatementEnd
 
 -- isekai_rate_limit_take charges costs to keys if all of them fit, and returns what
 -- there was before. Keys must be in ascending order, in which they are locked. A
