@@ -105,7 +105,11 @@ func (g *Gateway) report(ctx context.Context, always bool) {
 	if table != nil && table != r.of {
 		r.row.Revision, r.row.Failed = table.Revision(), failedRoutes(table)
 	}
-	err := g.store.ReportReplica(ctx, &r.row)
+	// One that is given up may still arrive, after Close has removed the row.
+	writing, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(closeTimeout, cancel) })()
+	err := g.store.ReportReplica(writing, &r.row)
 	if err == nil {
 		r.of, r.reported = table, true
 	}
