@@ -104,7 +104,7 @@ type App struct {
 	// takes about 10 KB. Default: 1000.
 	MaxSeries int `json:"max_series,omitempty"`
 
-	// How often the store's health is checked. Default: 30s.
+	// How often the health of the store and of the cache is checked. Default: 30s.
 	HealthInterval caddy.Duration `json:"health_interval,omitempty"`
 
 	// How often a line with the counters is logged. Default: 1m.

@@ -110,6 +110,8 @@ func TestOpenAPIOperations(t *testing.T) {
 	want := map[string]string{
 		"get /api/upstreams":      "200 400 422 500",
 		"get /health":             "200 500 503",
+		"get /health/live":        "200 500",
+		"get /health/ready":       "200 500 503",
 		"get /api/status":         "200 400 422 500",
 		"get /api/openapi.json":   "200 400 422 500",
 		"get /api/replicas":       "200 400 422 500 503",

@@ -74,7 +74,7 @@ type Config struct {
 	// How long changes are collected before that file is written. Default: 1s.
 	SnapshotDelay time.Duration
 
-	// How often the store's health is checked. Default: 30s.
+	// How often the health of the store and of the caches is checked. Default: 30s.
 	HealthInterval time.Duration
 
 	// How often a line with the counters is logged. Default: 1m.
@@ -240,6 +240,7 @@ func Open(cfg Config) (*Gateway, error) {
 		g.workers.Go("snapshot", g.keepSnapshot)
 	}
 	g.workers.Every("store health checker", cfg.HealthInterval, g.checkStore)
+	g.workers.Every("cache health checker", cfg.HealthInterval, g.checkCache)
 	g.workers.Every("uses of credentials", usesInterval, g.writeUses)
 	g.workers.Go("traffic counter", g.countTraffic)
 	if cfg.HistoryRetention > 0 {
