@@ -58,6 +58,9 @@ type (
 		MaxConns int       `json:"max_conns" doc:"The most connections."`
 		Open     int       `json:"open" doc:"Connections open now."`
 		InUse    int       `json:"in_use" doc:"Of these, in use now."`
+
+		Schema      int64 `json:"schema" doc:"The version of the database's schema, 0 before it is known."`
+		SchemaKnown int64 `json:"schema_known" doc:"The newest version that this program knows. A newer schema works: it is that of a newer program."`
 	}
 	requestLogStats struct {
 		Queued  int    `json:"queued" doc:"Requests that wait to be written now."`
@@ -157,6 +160,7 @@ func (s *server) status(context.Context, *struct{}) (*statusOutput, error) {
 		Store: storeStatus{
 			Up: st.Up, Since: st.Since,
 			Driver: st.Driver, MaxConns: st.MaxConns, Open: st.Open, InUse: st.InUse,
+			Schema: st.Schema, SchemaKnown: st.SchemaKnown,
 		},
 		Requests: requestStats(g.Requests.Snapshot()),
 		Log:      requestLogStats(g.RequestLog.Stats()),

@@ -47,6 +47,9 @@ type healthState struct {
 	since   time.Time // of the last change of down
 	current time.Time // when the table was last known to be at the store's revision
 
+	// When the snapshot was saved that the table is from; zero if it is the store's.
+	snapshot time.Time
+
 	counted   cache.Stats // at the last check
 	thrashing bool        // the cache is too small for what is asked for
 }
@@ -55,7 +58,7 @@ type healthState struct {
 func (g *Gateway) Health() Health {
 	table := g.Table()
 	g.health.Lock()
-	down, since, current, thrashing := g.health.down, g.health.since, g.health.current, g.health.thrashing
+	down, since, current, saved, thrashing := g.health.down, g.health.since, g.health.current, g.health.snapshot, g.health.thrashing
 	g.health.Unlock()
 
 	h := Health{Status: StatusOK}
@@ -67,6 +70,10 @@ func (g *Gateway) Health() Health {
 		h.Status = StatusNotReady
 		h.Reasons = append(h.Reasons, ErrNotReady.Error())
 		return h
+	}
+	if !saved.IsZero() {
+		h.Status = StatusDegraded
+		h.Reasons = append(h.Reasons, fmt.Sprintf("the routes are those of the snapshot of %s, since the route store has not answered since the start", saved.UTC().Format(time.RFC3339)))
 	}
 	h.Revision = table.Revision()
 	h.TableAge = time.Since(current).Seconds()
@@ -107,7 +114,7 @@ func (g *Gateway) noteStore(err error) {
 		g.health.down, g.health.since = err != nil, now
 	}
 	if err == nil {
-		g.health.current = now
+		g.health.current, g.health.snapshot = now, time.Time{}
 	}
 	g.health.Unlock()
 
