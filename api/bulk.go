@@ -121,8 +121,7 @@ func (s *server) refused(err error, found *bulkProblems, at func(ref int) string
 		}
 		message := "matches exactly the same requests as " + at(problem.With)
 		if !problem.HasWith {
-			var other *conflictProblem
-			if errors.As(s.conflict(conflict.ID), &other) {
+			if other, ok := errors.AsType[*conflictProblem](s.conflict(conflict.ID)); ok {
 				message = other.Detail
 			}
 		}

@@ -93,7 +93,7 @@ func testConfigOfAllThatThereCanBe(t *testing.T, n *node) {
 	got := other.do(t, "PUT", "/api/config", string(inYAML.text), asYAML).want(422)
 	wantDiff(t, []string{"body.routes[5].upstream.policy_options.secret", "body.routes[5].upstream.tls.key"}, got.locations())
 	doc := string(inYAML.text)
-	doc = doc[:strings.Index(doc, "  - host: z.example.com")]
+	doc, _, _ = strings.Cut(doc, "  - host: z.example.com")
 	other.put(t, "", doc, asYAML)
 	wantDiff(t, doc, string(other.do(t, "GET", "/api/config", "", "Accept: application/yaml").want(200).text))
 }

@@ -131,7 +131,17 @@ func (c *copies) load(key string, s *seals) ([]byte, bool) {
 // sweep removes the copies that are too old.
 func (c *copies) sweep(ctx context.Context) {
 	oldest := time.Now().Add(-copyAge)
-	err := filepath.WalkDir(c.files.Path, func(path string, entry fs.DirEntry, err error) error {
+	// Within the folder, whatever links somebody puts into it meanwhile.
+	folder, err := os.OpenRoot(c.files.Path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	if err != nil {
+		c.log().Warn("removing old local copies of certificates", zap.Error(err))
+		return
+	}
+	defer folder.Close()
+	err = fs.WalkDir(folder.FS(), ".", func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || ctx.Err() != nil {
 			return errors.Join(err, ctx.Err())
 		}
@@ -142,7 +152,7 @@ func (c *copies) sweep(ctx context.Context) {
 		if err != nil || info.ModTime().After(oldest) {
 			return nil //nolint:nilerr // it has just been deleted
 		}
-		return os.Remove(path)
+		return folder.Remove(path)
 	})
 	if err != nil && !errors.Is(err, fs.ErrNotExist) && ctx.Err() == nil {
 		c.log().Warn("removing old local copies of certificates", zap.Error(err))

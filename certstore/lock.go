@@ -154,9 +154,10 @@ func (s *Storage) TryLock(ctx context.Context, name string) (got bool, err error
 func (s *Storage) Unlock(ctx context.Context, name string) error {
 	held, lost := s.locks.drop(name)
 	switch {
-	case held == nil && s.life.Err() != nil:
-		return nil // Close has released it
 	case held == nil:
+		if s.life.Err() != nil {
+			return nil //nolint:nilerr // Close has released it
+		}
 		return fmt.Errorf("releasing the lock %s: %w", name, ErrNotHeld)
 	case lost:
 		s.opts.Log().Warn("a certificate lock was lost before it was released", zap.String("lock", name))

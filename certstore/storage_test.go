@@ -93,10 +93,10 @@ func TestSealed(t *testing.T) {
 		}
 	}
 	db := connect(t, dsn)
-	var clear []string
-	db.one(&clear, "SELECT array_agg(key) FROM certificates_storage WHERE position('PRIVATE'::bytea IN value) > 0")
-	if len(clear) != 1 || clear[0] != "plain" {
-		t.Errorf("in the clear are %v", clear)
+	var readable []string
+	db.one(&readable, "SELECT array_agg(key) FROM certificates_storage WHERE position('PRIVATE'::bytea IN value) > 0")
+	if len(readable) != 1 || readable[0] != "plain" {
+		t.Errorf("in the clear are %v", readable)
 	}
 	db.exec("INSERT INTO certificates_storage (key, value, sealed) SELECT 'moved', value, sealed FROM certificates_storage WHERE key = 'new'")
 	db.exec("UPDATE certificates_storage SET value = set_byte(value, 20, get_byte(value, 20) # 1) WHERE key = 'old'")

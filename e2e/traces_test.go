@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -385,9 +386,7 @@ func TestTraceContextOfStrangers(t *testing.T) {
 				upstream := newRecorder(t)
 				g.create(route{Path: "/x", TargetURL: upstream.url})
 				g.wantBody("/x", "recorded", func(r *http.Request) {
-					for name, values := range tt.sent {
-						r.Header[name] = values
-					}
+					maps.Copy(r.Header, tt.sent)
 				}, header("X-Request-Id", "it"))
 				got := context{}
 				for name, values := range upstream.waitTake(t).header {

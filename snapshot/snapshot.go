@@ -128,7 +128,7 @@ func encode(w io.Writer, s Snapshot) error {
 // Read returns the snapshot in the file at path. Errors: fs.ErrNotExist, ErrCorrupt,
 // ErrFormat.
 func Read(path string) (*Snapshot, error) {
-	f, err := os.Open(path) //nolint:gosec // the operator names it
+	f, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("opening the snapshot: %w", err)
 	}

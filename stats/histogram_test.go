@@ -60,7 +60,7 @@ func TestClassicBuckets(t *testing.T) {
 // often tallies were added up.
 func TestQuantile(t *testing.T) {
 	t.Parallel()
-	random := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // to be repeatable
+	random := rand.New(rand.NewPCG(1, 2))
 	clock := newClock()
 	r := stats.NewRecorder(stats.Config{Now: clock.now})
 	var exact []time.Duration

@@ -118,9 +118,11 @@ type bulkRow struct {
 func markDeleted(ctx context.Context, tx *sql.Tx, ids []int64, sign signature) error {
 	for part := range slices.Chunk(ids, chunk) {
 		args := []any{sign.at, sign.revision, sign.by.Actor, sign.by.Source}
-		result, err := tx.ExecContext(ctx, `UPDATE routes SET
+		//nolint:gosec // The list has placeholders.
+		statement := `UPDATE routes SET
 				deleted_at = $1, updated_at = $1, revision = $2, updated_by = $3, updated_from = $4
-			WHERE deleted_at IS NULL AND id IN `+list(&args, part), args...)
+			WHERE deleted_at IS NULL AND id IN ` + list(&args, part)
+		result, err := tx.ExecContext(ctx, statement, args...)
 		if err := affected(result, err, len(part)); err != nil {
 			return err
 		}

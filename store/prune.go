@@ -54,8 +54,10 @@ func (s *sqlStore) pruneSome(ctx context.Context, last int64) (int, error) {
 	if err != nil || len(oldest) == 0 {
 		return 0, err
 	}
-	for _, table := range []string{"revisions", "credential_revisions"} {
-		if _, err := tx.ExecContext(ctx, "DELETE FROM "+table+" WHERE revision <= $1", oldest[len(oldest)-1]); err != nil {
+	for _, statement := range []string{
+		"DELETE FROM revisions WHERE revision <= $1", "DELETE FROM credential_revisions WHERE revision <= $1",
+	} {
+		if _, err := tx.ExecContext(ctx, statement, oldest[len(oldest)-1]); err != nil {
 			return 0, err
 		}
 	}

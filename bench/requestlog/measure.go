@@ -107,7 +107,7 @@ func fill(ctx context.Context, st store.Store, s settings, began time.Time) (tim
 // request makes the i-th request: one of a hundred fails, one of twenty is a known
 // consumer's.
 func request(i int, at time.Time) *store.RequestLog {
-	random := rand.New(rand.NewPCG(uint64(i), 1)) //nolint:gosec // to be repeatable
+	random := rand.New(rand.NewPCG(uint64(i), 1))
 	r := &store.RequestLog{
 		RouteID: int64(1 + random.IntN(routes)), Method: "GET", Host: "api.example.com",
 		Path: fmt.Sprintf("/service%d/items/%d", random.IntN(routes), random.IntN(1_000_000)), Status: 200,

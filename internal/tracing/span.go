@@ -32,8 +32,8 @@ func Recorded(ctx context.Context) trace.Span {
 // Start begins a child of the span that ctx belongs to, which is recorded. The
 // caller ends it.
 func Start(ctx context.Context, name string, kind trace.SpanKind) trace.Span {
-	_, span := trace.SpanFromContext(ctx).TracerProvider().Tracer(scope).Start(ctx, name, trace.WithSpanKind(kind))
-	return span
+	_, span := trace.SpanFromContext(ctx).TracerProvider().Tracer(scope).Start(ctx, name, trace.WithSpanKind(kind)) //nolint:spancheck // the caller ends it
+	return span                                                                                                     //nolint:spancheck // the caller ends it
 }
 
 // Send begins a client span for one exchange of a request that the gateway is about

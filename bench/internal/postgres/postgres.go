@@ -11,10 +11,15 @@ import (
 
 // Server is a database of this run's own.
 type Server struct {
-	testing.TB // only so that pgtest takes it: what that calls is below
-
 	// DSN is its address.
 	DSN string
+
+	run run
+}
+
+// run is what pgtest takes for a test.
+type run struct {
+	testing.TB // only to be one: what pgtest calls is below
 
 	undo []func()
 }
@@ -27,23 +32,23 @@ func Start() (s *Server, err error) {
 			err = fmt.Errorf("starting PostgreSQL: %v", p)
 		}
 	}()
-	s.DSN = pgtest.New(s)
+	s.DSN = pgtest.New(&s.run)
 	return s, nil
 }
 
 // Close drops the database.
 func (s *Server) Close() {
-	for _, undo := range s.undo {
+	for _, undo := range s.run.undo {
 		undo()
 	}
 }
 
-func (s *Server) Helper() {}
+func (r *run) Helper() {}
 
-func (s *Server) Cleanup(undo func()) { s.undo = append(s.undo, undo) }
+func (r *run) Cleanup(undo func()) { r.undo = append(r.undo, undo) }
 
-func (s *Server) Fatal(args ...any) { panic(fmt.Sprint(args...)) }
+func (r *run) Fatal(args ...any) { panic(fmt.Sprint(args...)) }
 
-func (s *Server) Fatalf(format string, args ...any) { panic(fmt.Sprintf(format, args...)) }
+func (r *run) Fatalf(format string, args ...any) { panic(fmt.Sprintf(format, args...)) }
 
-func (s *Server) Errorf(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }
+func (r *run) Errorf(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }
