@@ -300,20 +300,15 @@ func (s *server) readConfig(text []byte, header http.Header) ([]*wantedRoute, er
 	if media == mediaJSON {
 		parse = parseJSON
 	}
-	value, details, err := parse(text)
-	var syntax *syntaxError
-	switch {
-	case errors.As(err, &syntax):
-		return nil, huma.Error400BadRequest(syntax.Error())
-	case err != nil:
+	value, err := parsed(parse(text))
+	if err != nil {
 		return nil, err
-	case len(details) > 0:
-		return nil, invalid(details)
 	}
 	doc, ok := value.(map[string]any)
 	if !ok {
 		return nil, invalid([]*huma.ErrorDetail{{Location: "body", Message: "must be an object with the field routes"}})
 	}
+	var details []*huma.ErrorDetail
 	items, isList := doc["routes"].([]any)
 	_, there := doc["routes"]
 	switch {

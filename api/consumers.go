@@ -107,7 +107,7 @@ func (s *server) registerConsumers(api huma.API) {
 func (s *server) listConsumers(ctx context.Context, in *consumersInput) (*consumersOutput, error) {
 	after, ok := parseCursor(in.Cursor)
 	if !ok {
-		return nil, invalid([]*huma.ErrorDetail{{Location: "query.cursor", Message: "is not a cursor of this list"}})
+		return nil, badCursor()
 	}
 	// One more than asked for tells whether there is a next page.
 	rows, err := s.cfg.Gateway.Consumers(ctx, in.Name, after, in.Limit+1)

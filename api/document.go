@@ -61,17 +61,25 @@ func (b *requestBody) object(mediaTypes ...string) (map[string]any, error) {
 	return objectIn(text)
 }
 
-// objectIn parses a JSON object.
-func objectIn(text []byte) (map[string]any, error) {
-	value, details, err := parseJSON(text)
-	var syntax *syntaxError
+// parsed turns what a parser found wrong with a document into the answer's error.
+func parsed(value any, details []*huma.ErrorDetail, err error) (any, error) {
+	syntax, isSyntax := errors.AsType[*syntaxError](err)
 	switch {
-	case errors.As(err, &syntax):
+	case isSyntax:
 		return nil, huma.Error400BadRequest(syntax.Error())
 	case err != nil:
 		return nil, err
 	case len(details) > 0:
 		return nil, invalid(details)
+	}
+	return value, nil
+}
+
+// objectIn parses a JSON object.
+func objectIn(text []byte) (map[string]any, error) {
+	value, err := parsed(parseJSON(text))
+	if err != nil {
+		return nil, err
 	}
 	object, ok := value.(map[string]any)
 	if !ok {

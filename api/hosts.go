@@ -64,7 +64,7 @@ func (s *server) registerHosts(api huma.API) {
 func (s *server) hosts(_ context.Context, in *hostsInput) (*hostsOutput, error) {
 	after, ok := parseHostCursor(in.Cursor)
 	if !ok {
-		return nil, invalid([]*huma.ErrorDetail{{Location: "query.cursor", Message: "is not a cursor of this list"}})
+		return nil, badCursor()
 	}
 	table := s.cfg.Gateway.Table()
 	if table == nil {

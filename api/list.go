@@ -41,7 +41,7 @@ type (
 func (s *server) list(_ context.Context, in *listInput) (*listOutput, error) {
 	after, ok := parseCursor(in.Cursor)
 	if !ok {
-		return nil, invalid([]*huma.ErrorDetail{{Location: "query.cursor", Message: "is not a cursor of this list"}})
+		return nil, badCursor()
 	}
 	table := s.cfg.Gateway.Table()
 	if table == nil {
@@ -131,25 +131,38 @@ func (h *farthestFirst) Pop() any {
 	return last
 }
 
-const cursorPrefix = "after:"
+// Of the cursors of lists by ascending and by descending numbers.
+const (
+	afterPrefix  = "after:"
+	beforePrefix = "before:"
+)
 
 // cursor returns the text that stands for all routes beyond an id.
-func cursor(id int64) string {
-	return base64.RawURLEncoding.EncodeToString([]byte(cursorPrefix + strconv.FormatInt(id, 10)))
-}
+func cursor(id int64) string { return numberCursor(afterPrefix, id) }
 
 // parseCursor is the reverse of cursor. No cursor is the beginning.
-func parseCursor(text string) (after int64, ok bool) {
+func parseCursor(text string) (after int64, ok bool) { return parseNumberCursor(afterPrefix, text) }
+
+func numberCursor(prefix string, number int64) string {
+	return base64.RawURLEncoding.EncodeToString([]byte(prefix + strconv.FormatInt(number, 10)))
+}
+
+func parseNumberCursor(prefix, text string) (number int64, ok bool) {
 	if text == "" {
 		return 0, true
 	}
 	plain, err := base64.RawURLEncoding.DecodeString(text)
-	digits, ok := strings.CutPrefix(string(plain), cursorPrefix)
+	digits, ok := strings.CutPrefix(string(plain), prefix)
 	if err != nil || !ok {
 		return 0, false
 	}
-	after, err = strconv.ParseInt(digits, 10, 64)
-	return after, err == nil && after > 0
+	number, err = strconv.ParseInt(digits, 10, 64)
+	return number, err == nil && number > 0
+}
+
+// badCursor refuses a cursor that no list has given.
+func badCursor() error {
+	return invalid([]*huma.ErrorDetail{{Location: "query.cursor", Message: "is not a cursor of this list"}})
 }
 
 // optionalBool is a query parameter that may be absent.

@@ -88,7 +88,7 @@ func (s *server) registerLogs(api huma.API) {
 func (s *server) logs(ctx context.Context, in *logsInput) (*logsOutput, error) {
 	before, ok := parseLogCursor(in.Cursor)
 	if !ok {
-		return nil, invalid([]*huma.ErrorDetail{{Location: "query.cursor", Message: "is not a cursor of this list"}})
+		return nil, badCursor()
 	}
 	// One more than asked for tells whether there is a next page.
 	rows, err := s.cfg.Gateway.Logs(ctx, in.filter(), before, in.Limit+1)

@@ -2,7 +2,6 @@ package api
 
 import (
 	"context"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -119,7 +118,7 @@ func (s *server) registerRevisions(api huma.API) {
 }
 
 func (s *server) revisions(ctx context.Context, in *revisionsInput) (*revisionsOutput, error) {
-	before, ok := parseRevisionCursor(in.Cursor)
+	before, ok := parseNumberCursor(beforePrefix, in.Cursor)
 	if !ok {
 		return nil, badCursor()
 	}
@@ -132,7 +131,7 @@ func (s *server) revisions(ctx context.Context, in *revisionsInput) (*revisionsO
 	page := revisionPage{Items: []revisionSummary{}}
 	for i, r := range list {
 		if i == in.Limit {
-			page.Next = revisionCursor(list[i-1].Number)
+			page.Next = numberCursor(beforePrefix, list[i-1].Number)
 			break
 		}
 		summary := revisionSummary{RevisionHead: headOf(r), Routes: []RouteChange{}, Credentials: credentialChanges(r)}
@@ -332,29 +331,4 @@ func credentialContents(text []byte) map[string]any {
 		contents["expires_at"] = strings.Replace(text, " ", "T", 1)
 	}
 	return contents
-}
-
-const revisionCursorPrefix = "before:"
-
-// revisionCursor stands for all revisions before one.
-func revisionCursor(number int64) string {
-	return base64.RawURLEncoding.EncodeToString([]byte(revisionCursorPrefix + strconv.FormatInt(number, 10)))
-}
-
-// parseRevisionCursor is the reverse of revisionCursor. No cursor is the beginning.
-func parseRevisionCursor(text string) (before int64, ok bool) {
-	if text == "" {
-		return 0, true
-	}
-	plain, err := base64.RawURLEncoding.DecodeString(text)
-	digits, ok := strings.CutPrefix(string(plain), revisionCursorPrefix)
-	if err != nil || !ok {
-		return 0, false
-	}
-	before, err = strconv.ParseInt(digits, 10, 64)
-	return before, err == nil && before > 0
-}
-
-func badCursor() error {
-	return invalid([]*huma.ErrorDetail{{Location: "query.cursor", Message: "is not a cursor of this list"}})
 }

@@ -79,7 +79,7 @@ func (s *server) registerStats(api huma.API) {
 func (s *server) stats(_ context.Context, in *statsInput) (*statsOutput, error) {
 	from, ok := parseCursor(in.Cursor)
 	if !ok {
-		return nil, invalid([]*huma.ErrorDetail{{Location: "query.cursor", Message: "is not a cursor of this list"}})
+		return nil, badCursor()
 	}
 	table := s.cfg.Gateway.Table()
 	if table == nil {

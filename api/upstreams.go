@@ -70,7 +70,7 @@ func (s *server) registerUpstreams(api huma.API) {
 func (s *server) upstreams(_ context.Context, in *upstreamsInput) (*upstreamsOutput, error) {
 	after, ok := parseCursor(in.Cursor)
 	if !ok {
-		return nil, invalid([]*huma.ErrorDetail{{Location: "query.cursor", Message: "is not a cursor of this list"}})
+		return nil, badCursor()
 	}
 	page := poolPage{Items: []pool{}}
 	if s.cfg.Upstreams == nil {
