@@ -99,7 +99,7 @@ func TestScenarios(t *testing.T) {
 func TestSelected(t *testing.T) {
 	t.Parallel()
 	var names []string
-	for _, p := range selected(peers(""), "NGINX, log in") {
+	for _, p := range selected(peers(""), "NGINX, that with") {
 		names = append(names, p.name)
 	}
 	if diff := cmp.Diff([]string{"nginx", nameCaddy, namePostgres}, names); diff != "" {
@@ -174,6 +174,13 @@ func TestRender(t *testing.T) {
 		if !strings.Contains(flat, want) {
 			t.Errorf("no %q in\n%s", want, text)
 		}
+	}
+	if strings.Contains(text, "The load was busier") {
+		t.Error("the load is said to be the bottleneck")
+	}
+	m.get(scenarioShort, nameFull).load = []float64{0.9, 0.9}
+	if text := render(s, peers(""), todo, m, runInfo{}); !strings.Contains(text, "\nThe load was busier than the proxy, and bounds requests/s of: "+nameFull+".\n") {
+		t.Errorf("the load is not said to be the bottleneck in\n%s", text)
 	}
 	if strings.Contains(text, "| nginx") {
 		t.Error("there is a row of what was not measured")

@@ -62,9 +62,15 @@ func (o outcome) rate() float64 { return float64(o.Requests) / o.Elapsed.Seconds
 // busy returns the part of its processor that the proxy used.
 func (o outcome) busy() float64 { return o.Busy.Seconds() / o.Elapsed.Seconds() }
 
-// patience bounds waiting for connections, for what is to be done when a measurement is
-// over, and for the proxy to be quiet.
-const patience = 20 * time.Second
+const (
+	// patience bounds waiting for connections, and for the answers that are still to
+	// come when a measurement is over.
+	patience = 20 * time.Second
+
+	// settleTimeout bounds waiting for the proxy to be quiet. One that never is has
+	// work that is not for requests, and is measured with some of that.
+	settleTimeout = 5 * time.Second
+)
 
 // client keeps one connection busy.
 type client interface {
@@ -177,12 +183,12 @@ func runAll(ctx context.Context, clients []client, d time.Duration) ([]time.Dura
 func settle(ctx context.Context, j job) error {
 	quiet := 50 * time.Millisecond
 	if j.Late > 0 {
-		quiet = j.Late + j.Late/5
+		quiet = j.Late + 100*time.Millisecond
 	}
 	const step = 25 * time.Millisecond
 	tick := time.NewTicker(step)
 	defer tick.Stop()
-	until := time.Now().Add(patience)
+	until := time.Now().Add(settleTimeout)
 	var last usage
 	for still := time.Duration(0); still < quiet && time.Now().Before(until); {
 		now, err := usageOf(j.Proxy)

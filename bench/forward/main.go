@@ -37,7 +37,7 @@ func run(ctx context.Context, args []string) error {
 	var s settings
 	flags.IntVar(&s.rounds, "rounds", 5, "how often everything is measured")
 	flags.DurationVar(&s.time, "time", 2*time.Second, "how long each is measured in a round")
-	flags.DurationVar(&s.warm, "warm", 500*time.Millisecond, "how long each is loaded before that")
+	flags.DurationVar(&s.warm, "warm", 300*time.Millisecond, "how long each is loaded before that")
 	flags.StringVar(&s.program, "program", "", "Caddy with Isekai linked in; built if empty")
 	flags.StringVar(&s.postgres, "postgres", "", "DSN of an empty PostgreSQL database, for one more row")
 	only := flags.String("only", "", "measure only the peers with one of these texts, separated by commas, in their name, and Caddy")

@@ -31,7 +31,7 @@ const (
 	nameCaddyLog   = "Caddy, access log"
 	nameFull       = "Isekai, full lane"
 	nameLogged     = "Isekai, limit + log + metrics"
-	namePostgres   = "the same, log in PostgreSQL"
+	namePostgres   = "Isekai, that with PostgreSQL"
 	nameThousand   = "Isekai, 1,000 routes"
 	nameMany       = "Isekai, 100,000 routes"
 )

@@ -23,6 +23,7 @@ func bars(m *measurements) []bar {
 	return []bar{
 		{"CPU per request against Caddy's reverse_proxy, by the fastest lane there is (the full one)", m.ratios(scenarioShort, nameFull, nameCaddy), 0.55, 0.40},
 		{"The same with rate limit, request log and metrics on", m.ratios(scenarioShort, nameLogged, nameCaddy), 0.70, 0.50},
+		{"That with PostgreSQL as the store, where SQLite's work is not in the process", m.ratios(scenarioShort, namePostgres, nameCaddy), 0.70, 0.50},
 		{"Full lane against Caddy's reverse_proxy", m.ratios(scenarioShort, nameFull, nameCaddy), 1.00, 0.90},
 		{"100,000 routes against 1 route, same requests", m.ratios(scenarioRoutes, nameMany, nameFull), 1.05, 1.02},
 	}
@@ -48,6 +49,9 @@ func render(s settings, all []peer, todo []scenario, m *measurements, info runIn
 	for _, sc := range todo {
 		fmt.Fprintf(&b, "\n### %s%s\n\n", strings.ToUpper(sc.about[:1]), sc.about[1:])
 		b.WriteString(table(sc, all, m))
+		if names := loadBound(sc, all, m); len(names) > 0 {
+			fmt.Fprintf(&b, "\nThe load was busier than the proxy, and bounds requests/s of: %s.\n", strings.Join(names, "; "))
+		}
 	}
 	if text := observed(m); text != "" {
 		b.WriteString("\n### What limit, log and metrics cost\n\n" + text)
@@ -73,6 +77,18 @@ func table(sc scenario, all []peer, m *measurements) string {
 		})
 	}
 	return report.Table(header, rows)
+}
+
+// loadBound returns the peers that waited for the load more than it did for them.
+func loadBound(sc scenario, all []peer, m *measurements) []string {
+	var names []string
+	for _, p := range sc.with(all) {
+		f := m.get(sc.name, p.name)
+		if p.name != nameDirect && report.Median(f.load) > report.Median(f.busy) {
+			names = append(names, p.name)
+		}
+	}
+	return names
 }
 
 // observed compares Isekai with limit, log and metrics with the same build without them,

@@ -1,6 +1,9 @@
 package main
 
-import "slices"
+import (
+	"net/http"
+	"slices"
+)
 
 // scenario is one kind of requests.
 type scenario struct {
@@ -32,7 +35,7 @@ func scenarios() []scenario {
 		{name: scenarioShort, about: "GET, 128-byte answers", answer: "128"},
 		{name: "10 KB", about: "GET, 10 KB answers", answer: "10k"},
 		{name: "1 MB", about: "GET, 1 MB answers", answer: "1m"},
-		{name: "POST", about: "POST of 1 KB, 128-byte answers", answer: "128", method: "POST", body: 1 << 10},
+		{name: "POST", about: "POST of 1 KB, 128-byte answers", answer: "128", method: http.MethodPost, body: 1 << 10},
 		{name: "TLS", about: "GET over TLS 1.3, 128-byte answers", answer: "128", tls: true},
 		{name: "HTTP/2", about: "GET over HTTP/2 and TLS 1.3, 8 connections of 8 streams, 128-byte answers", answer: "128", tls: true, http2: true},
 		{name: scenarioRoutes, about: "GET of always the same route, out of so many", answer: "128", routes: true},
@@ -62,7 +65,7 @@ func (s scenario) job(p peer, at *running, r *rig) job {
 		Proxy: at.pids, Backend: []int{r.backendPID}, Scrape: at.scrape, Late: at.late,
 	}
 	if j.Method == "" {
-		j.Method = "GET"
+		j.Method = http.MethodGet
 	}
 	if s.tls {
 		j.Address = at.tls

@@ -52,7 +52,7 @@ func worker(ctx context.Context, role string) (*exec.Cmd, error) {
 	if err != nil {
 		return nil, fmt.Errorf("finding this program: %w", err)
 	}
-	cmd := exec.CommandContext(ctx, program)
+	cmd := exec.CommandContext(ctx, program) //nolint:gosec // this program itself
 	cmd.Env = append(os.Environ(), workerVar+"="+role, "GOMAXPROCS=1", "GOGC=800")
 	return cmd, nil
 }
