@@ -56,8 +56,10 @@ func launch(ctx context.Context, processor int, dir, address string, command ...
 	if err != nil {
 		return nil, err
 	}
-	defer out.Close()                                           // the child has its own
-	cmd := exec.CommandContext(ctx, command[0], command[1:]...) //nolint:gosec // the peers' own commands
+	defer out.Close()                                                        // the child has its own
+	cmd := exec.CommandContext(ctx, command[0], command[1:]...)              //nolint:gosec // the peers' own commands
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) } // children of its own are to end with it
+	cmd.WaitDelay = stopTimeout
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "GOMAXPROCS=1", "HOME="+dir, "XDG_DATA_HOME="+dir, "XDG_CONFIG_HOME="+dir)
 	cmd.Stdout, cmd.Stderr = out, out
