@@ -28,7 +28,7 @@ TEST_FLAGS := -tags=$(TAGS) $(if $(RACE),-race)
 # How long `make fuzz` spends on each fuzz test.
 FUZZTIME ?= 20s
 
-# How often `make bench-limiter` measures everything.
+# How often `make bench` and `make bench-limiter` measure everything.
 ROUNDS ?= 5
 
 CONFIG ?= Caddyfile.example
@@ -36,7 +36,7 @@ GO     ?= go
 LINT   := $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help build run validate redis test test-race test-go test-e2e fuzz bench bench-limiter bench-propagation bench-requestlog lint libc-check fmt clean
+.PHONY: help build run validate redis test test-race test-go test-e2e fuzz bench bench-micro bench-limiter bench-propagation bench-requestlog lint libc-check fmt clean
 
 help: ## Show this list.
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z0-9-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -78,7 +78,10 @@ fuzz: ## Run every fuzz test for FUZZTIME (20s).
 		done; \
 	done
 
-bench: ## Run the benchmarks of the packages.
+bench: ## Measure forwarding against Caddy and, if installed, nginx, HAProxy and Traefik into bench/RESULTS.md (under 15 minutes).
+	cd bench && $(GO) run -tags=$(TAGS) ./forward -rounds $(ROUNDS)
+
+bench-micro: ## Run the benchmarks of the packages.
 	$(GO) test -tags=$(TAGS) -run '^$$' -bench . -benchmem ./...
 
 bench-limiter: ## Measure the rate limiter against others into bench/RESULTS.md (some minutes).

@@ -62,11 +62,49 @@ func TestRatio(t *testing.T) {
 	}
 }
 
+func TestQuantile(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name   string
+		values []float64
+		q      float64
+		want   float64
+	}{
+		{"none", nil, 0.5, math.NaN()},
+		{"one", []float64{7}, 0.25, 7},
+		{"in between", []float64{40, 10, 20, 30}, 0.25, 17.5},
+		{"on one", []float64{5, 4, 3, 2, 1}, 0.75, 4},
+		{"the least", []float64{2, 1}, 0, 1},
+		{"the most", []float64{2, 1}, 1, 2},
+		{"beyond", []float64{2, 1}, 7, 2},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			if diff := cmp.Diff(test.want, Quantile(test.values, test.q), cmpopts.EquateNaNs()); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func TestRatios(t *testing.T) {
+	t.Parallel()
+	if diff := cmp.Diff([]float64{2, 0.5}, Ratios([]float64{4, 4}, []float64{2, 8})); diff != "" {
+		t.Error(diff)
+	}
+	if got := Ratios([]float64{4, 4}, []float64{2, 0}); got != nil {
+		t.Errorf("with a base of 0: %v", got)
+	}
+}
+
 func TestFormats(t *testing.T) {
 	t.Parallel()
 	tests := []struct{ got, want string }{
 		{Spread([]float64{431.4, 398, 412}), "412 (398-431)"},
 		{Spread(nil), "-"},
+		{Middle([]float64{43, 41, 40.04, 42}, 1), "41.5 (40.8-42.2)"},
+		{Middle(nil, 1), "-"},
 		{Times(1.234), "1.23 x"},
 		{Times(math.NaN()), "-"},
 		{Verdict(90, 250, 100), "meets the stretch goal"},

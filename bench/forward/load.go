@@ -1,0 +1,293 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// job is one measurement of one proxy. Its process is given it as JSON.
+type job struct {
+	Address string
+	TLS     bool
+	HTTP2   bool
+
+	// Connections are opened at the beginning and kept. On HTTP/2 connections so many
+	// Streams are open at any time.
+	Connections int
+	Streams     int
+
+	Method string
+	Answer string // the last part of the path, one of answers
+	Body   int    // bytes sent, 0 for none
+	Routes int    // requests go to so many routes in turn
+
+	Warm, Time time.Duration
+
+	Proxy   []int  // the processes whose use is measured
+	Backend []int  // those of the backend
+	Scrape  string // a URL that is asked for once meanwhile, as Prometheus does
+
+	// Late is how long the proxy may put off work for a request that is answered.
+	Late time.Duration
+}
+
+// outcome is what one measurement found.
+type outcome struct {
+	Requests int
+	Elapsed  time.Duration
+	CPU      time.Duration // of the proxy, with what it did later
+	Busy     time.Duration // of the proxy within Elapsed
+	LoadCPU  time.Duration // of load and backend
+	RSS      int64         // of the proxy at the end, bytes
+	P50, P99 time.Duration
+}
+
+// micros returns the CPU time of the proxy for a request, in microseconds.
+func (o outcome) micros() float64 { return float64(o.CPU.Microseconds()) / float64(o.Requests) }
+
+// rate returns requests per second.
+func (o outcome) rate() float64 { return float64(o.Requests) / o.Elapsed.Seconds() }
+
+// busy returns the part of its processor that the proxy used.
+func (o outcome) busy() float64 { return o.Busy.Seconds() / o.Elapsed.Seconds() }
+
+const (
+	// patience bounds waiting for connections, and for the answers that are still to
+	// come when a measurement is over.
+	patience = 20 * time.Second
+
+	// settleTimeout bounds waiting for the proxy to be quiet. One that never is has
+	// work that is not for requests, and is measured with some of that.
+	settleTimeout = 5 * time.Second
+)
+
+// client keeps one connection busy.
+type client interface {
+	// run sends requests until over is set, and returns when all are answered: how long
+	// each took.
+	run(over *atomic.Bool) ([]time.Duration, error)
+}
+
+// runJob opens the connections, keeps all of them busy for Warm, and measures while it
+// keeps them busy again for Time. What the proxy does later for those requests, such as
+// writing its log, is measured with them: both times it is waited for. An answer that is
+// not as it should be is an error.
+func runJob(ctx context.Context, j job) (*outcome, error) {
+	ctx, cancel := context.WithTimeout(ctx, j.Warm+j.Time+3*patience)
+	defer cancel()
+	clients := make([]client, j.Connections)
+	for i := range clients {
+		conn, err := dial(ctx, j)
+		if err != nil {
+			return nil, err
+		}
+		defer conn.Close()
+		if deadline, ok := ctx.Deadline(); ok {
+			if err := conn.SetDeadline(deadline); err != nil {
+				return nil, fmt.Errorf("setting a deadline: %w", err)
+			}
+		}
+		first := i * max(j.Routes, 1) / j.Connections // routes are not asked for in step
+		if j.HTTP2 {
+			clients[i], err = newHTTP2(conn, j, first)
+		} else {
+			clients[i] = newHTTP1(conn, j, first)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	if _, err := runAll(ctx, clients, j.Warm); err != nil {
+		return nil, err
+	}
+	if err := settle(ctx, j); err != nil {
+		return nil, err
+	}
+	return j.measure(ctx, clients)
+}
+
+func (j job) measure(ctx context.Context, clients []client) (*outcome, error) {
+	proxy, load, err := j.usage()
+	if err != nil {
+		return nil, err
+	}
+	scraped := make(chan error, 1)
+	go func() { scraped <- scrape(ctx, j.Scrape) }()
+	began := time.Now()
+	took, err := runAll(ctx, clients, j.Time)
+	if err != nil {
+		return nil, err
+	}
+	o := &outcome{Requests: len(took), Elapsed: time.Since(began)}
+	if o.Requests == 0 {
+		return nil, errors.New("no request was answered")
+	}
+	if err := <-scraped; err != nil {
+		return nil, err
+	}
+	proxyAfter, loadAfter, err := j.usage()
+	if err != nil {
+		return nil, err
+	}
+	o.Busy, o.LoadCPU, o.RSS = proxyAfter.cpu-proxy.cpu, loadAfter.cpu-load.cpu, proxyAfter.rss
+	if err := settle(ctx, j); err != nil {
+		return nil, err
+	}
+	if proxyAfter, err = usageOf(j.Proxy); err != nil {
+		return nil, err
+	}
+	o.CPU = proxyAfter.cpu - proxy.cpu
+	o.P50, o.P99 = quantiles(took)
+	return o, nil
+}
+
+// runAll runs the clients for so long and returns what all of them measured.
+func runAll(ctx context.Context, clients []client, d time.Duration) ([]time.Duration, error) {
+	var (
+		working sync.WaitGroup
+		over    atomic.Bool
+		mu      sync.Mutex
+		all     []time.Duration
+		failed  error
+	)
+	stop := time.AfterFunc(d, func() { over.Store(true) })
+	defer stop.Stop()
+	for _, c := range clients {
+		working.Go(func() {
+			took, err := c.run(&over)
+			mu.Lock()
+			defer mu.Unlock()
+			all = append(all, took...)
+			if err != nil && failed == nil {
+				failed = err
+				over.Store(true)
+			}
+		})
+	}
+	working.Wait() // each connection has a deadline
+	return all, errors.Join(failed, ctx.Err())
+}
+
+// settle waits until the proxy has used no CPU time for a while.
+func settle(ctx context.Context, j job) error {
+	quiet := 50 * time.Millisecond
+	if j.Late > 0 {
+		quiet = j.Late + 100*time.Millisecond
+	}
+	const step = 25 * time.Millisecond
+	tick := time.NewTicker(step)
+	defer tick.Stop()
+	until := time.Now().Add(settleTimeout)
+	var last usage
+	for still := time.Duration(0); still < quiet && time.Now().Before(until); {
+		now, err := usageOf(j.Proxy)
+		if err != nil {
+			return err
+		}
+		if still += step; now.cpu != last.cpu {
+			last, still = now, 0
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// usage is of the proxy's processes, and of this one with the backend's.
+func (j job) usage() (proxy, load usage, err error) {
+	if proxy, err = usageOf(j.Proxy); err != nil {
+		return usage{}, usage{}, err
+	}
+	load, err = usageOf(slices.Concat(j.Backend, self()))
+	return proxy, load, err
+}
+
+// scrape reads metrics, if there is a url.
+func scrape(ctx context.Context, url string) error {
+	if url == "" {
+		return nil
+	}
+	return get(ctx, url)
+}
+
+// get reads an answer to its end. It is an error unless its status is 200.
+func get(ctx context.Context, url string) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
+	if err != nil {
+		return err
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s answers %s", url, res.Status)
+	}
+	_, err = io.Copy(io.Discard, res.Body)
+	return err
+}
+
+func dial(ctx context.Context, j job) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", j.Address)
+	if err != nil || !j.TLS {
+		return conn, err
+	}
+	protocol := "http/1.1"
+	if j.HTTP2 {
+		protocol = "h2"
+	}
+	secure := tls.Client(conn, &tls.Config{
+		ServerName:         serverName,
+		InsecureSkipVerify: true, //nolint:gosec // checking the certificate costs the load, not the proxy
+		NextProtos:         []string{protocol},
+		MinVersion:         tls.VersionTLS13,
+	})
+	if err := secure.HandshakeContext(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("TLS handshake: %w", err), conn.Close())
+	}
+	if got := secure.ConnectionState().NegotiatedProtocol; j.HTTP2 && got != protocol {
+		return nil, errors.Join(fmt.Errorf("the server chose %q instead of %q", got, protocol), conn.Close())
+	}
+	return secure, nil
+}
+
+// quantiles sorts took.
+func quantiles(took []time.Duration) (p50, p99 time.Duration) {
+	if len(took) == 0 {
+		return 0, 0
+	}
+	slices.SortFunc(took, cmp.Compare[time.Duration])
+	at := func(q float64) time.Duration { return took[min(int(q*float64(len(took))), len(took)-1)] }
+	return at(0.5), at(0.99)
+}
+
+// routePath is the path of the route number i and of an answer of the backend.
+func routePath(i int, answer string) string { return "/r/" + strconv.Itoa(i) + "/" + answer }
+
+// fields are a browser's, as both protocols send them.
+var fields = [][2]string{
+	{"User-Agent", "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36"},
+	{"Accept", "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"},
+	{"Accept-Language", "en-US,en;q=0.9,de;q=0.8"},
+	{"Accept-Encoding", "gzip, deflate, br"},
+	{"Referer", "https://example.com/somewhere/else?page=1"},
+	{"Cookie", "session=0123456789abcdef0123456789abcdef; theme=dark"},
+	{"Cache-Control", "max-age=0"},
+}

@@ -1,0 +1,136 @@
+// Command forward measures what forwarding a request costs in Isekai and in other
+// proxies, all in one run, and writes what it found into RESULTS.md and a plot.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/isekai-gateway/isekai/bench/internal/report"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	is, err := work(ctx)
+	if !is {
+		err = run(ctx, os.Args[1:])
+	}
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "forward:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string) error {
+	flags := flag.NewFlagSet("forward", flag.ContinueOnError)
+	var s settings
+	flags.IntVar(&s.rounds, "rounds", 5, "how often everything is measured")
+	flags.DurationVar(&s.time, "time", 2*time.Second, "how long each is measured in a round")
+	flags.DurationVar(&s.warm, "warm", 300*time.Millisecond, "how long each is loaded before that")
+	flags.StringVar(&s.program, "program", "", "Caddy with Isekai linked in; built if empty")
+	flags.StringVar(&s.postgres, "postgres", "", "DSN of an empty PostgreSQL database, for one more row")
+	only := flags.String("only", "", "measure only the peers with one of these texts, separated by commas, in their name, and Caddy")
+	which := flags.String("scenarios", "", "measure only the scenarios with one of these texts, separated by commas, in their name")
+	results := flags.String("results", "RESULTS.md", "the file whose section is written, with the plot forward.svg beside it, or - for none")
+	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	if s.rounds < 1 || s.time <= 0 || s.warm <= 0 {
+		return errors.New("-rounds must be at least 1, -time and -warm above 0")
+	}
+	todo := slices.DeleteFunc(scenarios(), func(sc scenario) bool { return !matches(sc.name, *which) })
+	if len(todo) == 0 {
+		return fmt.Errorf("no scenario has %q in its name", *which)
+	}
+
+	began := time.Now()
+	if s.program == "" {
+		dir, err := os.MkdirTemp("", "isekai-bench-program-")
+		if err != nil {
+			return fmt.Errorf("making a folder: %w", err)
+		}
+		defer os.RemoveAll(dir)
+		if s.program, err = build(ctx, dir); err != nil {
+			return err
+		}
+	} else if path, err := filepath.Abs(s.program); err == nil {
+		s.program = path // peers run in folders of their own
+	}
+	all := selected(peers(s.postgres), *only)
+	m, err := measure(ctx, s, all, todo)
+	if err != nil {
+		return err
+	}
+	text := render(s, all, todo, m, runInfo{command("go run ./forward", args), began})
+	fmt.Println(text)
+	if *results == "-" {
+		return nil
+	}
+	plot := filepath.Join(filepath.Dir(*results), plotName)
+	if err := os.WriteFile(plot, []byte(report.Plot(panels(all, todo, m))), 0o600); err != nil {
+		return fmt.Errorf("writing the plot: %w", err)
+	}
+	if err := report.WriteSection(*results, "forward", text); err != nil {
+		return err
+	}
+	fmt.Fprintf(os.Stderr, "wrote %s and %s, %v after the start\n", *results, plot, time.Since(began).Round(time.Second))
+	return nil
+}
+
+// command returns what was run, without what is of this machine only.
+func command(program string, args []string) string {
+	words := []string{program}
+	for i := 0; i < len(args); i++ {
+		name, _, joined := strings.Cut(strings.TrimLeft(args[i], "-"), "=")
+		switch name {
+		case "postgres", "program", "results":
+			words = append(words, "-"+name+" ...")
+			if !joined {
+				i++
+			}
+		default:
+			words = append(words, args[i])
+		}
+	}
+	return strings.Join(words, " ")
+}
+
+// runInfo is what a reader has to know of a run.
+type runInfo struct {
+	command string
+	began   time.Time
+}
+
+// buildTags are those of the Makefile: without drivers of Caddy's that nobody needs.
+const buildTags = "nobadger,nomysql,nopgx"
+
+// build makes Caddy with this module and returns its path.
+func build(ctx context.Context, dir string) (string, error) {
+	const module = "github.com/isekai-gateway/isekai"
+	root, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", module).Output()
+	if err != nil {
+		return "", fmt.Errorf("finding %s; this program is to be run in its folder bench: %w", module, err)
+	}
+	program := filepath.Join(dir, "caddy")
+	// With the flags of the tests, so that what those have compiled is not compiled again.
+	cmd := exec.CommandContext(ctx, "go", "build", "-tags="+buildTags, "-o", program, "./cmd/caddy") //nolint:gosec // of this program's own words
+	cmd.Dir = strings.TrimSpace(string(root))
+	fmt.Fprintln(os.Stderr, "building Caddy with Isekai")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("building Caddy with Isekai: %w\n%s", err, out)
+	}
+	return program, nil
+}

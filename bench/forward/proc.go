@@ -1,0 +1,83 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// clockTick is what /proc counts CPU time in: USER_HZ, which is 100 on all of Linux's
+// architectures that Go has.
+const clockTick = 10 * time.Millisecond
+
+// usage is what processes have used.
+type usage struct {
+	cpu time.Duration // user and system, of all threads there ever were
+	rss int64         // resident, bytes
+}
+
+// usageOf sums up the processes.
+func usageOf(pids []int) (usage, error) {
+	var sum usage
+	for _, pid := range pids {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if err != nil {
+			return usage{}, fmt.Errorf("reading what process %d uses: %w", pid, err)
+		}
+		one, err := parseStat(string(text))
+		if err != nil {
+			return usage{}, fmt.Errorf("reading what process %d uses: %w", pid, err)
+		}
+		sum.cpu += one.cpu
+		sum.rss += one.rss
+	}
+	return sum, nil
+}
+
+// Positions in /proc/PID/stat, see proc_pid_stat(5), from the state on, which is the
+// third field: the second is the program's name, which may have spaces and brackets.
+const (
+	statUser   = 14 - 3
+	statSystem = 15 - 3
+	statRSS    = 24 - 3
+)
+
+func parseStat(text string) (usage, error) {
+	end := strings.LastIndexByte(text, ')')
+	if end < 0 {
+		return usage{}, fmt.Errorf("no name in %q", text)
+	}
+	fields := strings.Fields(text[end+1:])
+	if len(fields) <= statRSS {
+		return usage{}, fmt.Errorf("%d fields after the name, of more than %d", len(fields), statRSS)
+	}
+	var numbers [3]int64
+	for i, at := range []int{statUser, statSystem, statRSS} {
+		n, err := strconv.ParseInt(fields[at], 10, 64)
+		if err != nil {
+			return usage{}, fmt.Errorf("field %d: %w", at+3, err)
+		}
+		numbers[i] = n
+	}
+	return usage{
+		cpu: time.Duration(numbers[0]+numbers[1]) * clockTick,
+		rss: numbers[2] * int64(os.Getpagesize()),
+	}, nil
+}
+
+// family returns the process and its children, as nginx's workers are.
+func family(pid int) []int {
+	pids := []int{pid}
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
+	if err != nil {
+		return pids
+	}
+	for _, child := range strings.Fields(string(text)) {
+		if n, err := strconv.Atoi(child); err == nil {
+			pids = append(pids, n)
+		}
+	}
+	return pids
+}
