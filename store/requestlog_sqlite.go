@@ -3,6 +3,8 @@ package store
 import (
 	"context"
 	"database/sql"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -10,29 +12,54 @@ import (
 // never kept from its other work for long.
 const deleteChunk = 1000
 
+// insertAtOnce is how many rows one statement inserts: a call costs more than a row.
+const insertAtOnce = 50
+
 func (s *sqlStore) insertLogsSQLite(ctx context.Context, rows []RequestLog) error {
 	tx, err := s.writer.BeginTx(ctx, &sql.TxOptions{})
 	if err != nil {
 		return err
 	}
 	defer func() { _ = tx.Rollback() }() // does nothing after the commit
-	insert, err := tx.PrepareContext(ctx, `INSERT INTO request_logs (
-			route_id, method, host, path, status_code, response_time, duration_us, client_ip, user_agent, upstream,
-			bytes_in, bytes_out, request_id, trace_id, consumer, error, created_at, query, headers)
-		VALUES ((SELECT id FROM routes WHERE id = $1), $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)`)
-	if err != nil {
-		return err
+	if whole := len(rows) / insertAtOnce * insertAtOnce; whole > 0 {
+		insert, err := tx.PrepareContext(ctx, insertLogsStatement(insertAtOnce))
+		if err != nil {
+			return err
+		}
+		defer insert.Close()
+		for part := range slices.Chunk(rows[:whole], insertAtOnce) {
+			if _, err := insert.ExecContext(ctx, logArguments(part)...); err != nil {
+				return err
+			}
+		}
+		rows = rows[whole:]
 	}
-	defer insert.Close()
-	for i := range rows {
-		r := &rows[i]
-		if _, err := insert.ExecContext(ctx, nullID(r.RouteID), r.Method, r.Host, r.Path, r.Status, milliseconds(r.Duration),
-			r.Duration.Microseconds(), r.ClientIP, r.UserAgent, r.Upstream, r.BytesIn, r.BytesOut, r.RequestID, r.TraceID,
-			r.Consumer, r.Error, r.CreatedAt, r.Query, r.headersJSON()); err != nil {
+	if len(rows) > 0 {
+		if _, err := tx.ExecContext(ctx, insertLogsStatement(len(rows)), logArguments(rows)...); err != nil {
 			return err
 		}
 	}
 	return tx.Commit()
+}
+
+// insertLogsStatement inserts n rows. A route that is not there becomes none.
+func insertLogsStatement(n int) string {
+	const row = "((SELECT id FROM routes WHERE id = ?), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+	return `INSERT INTO request_logs (
+			route_id, method, host, path, status_code, response_time, duration_us, client_ip, user_agent, upstream,
+			bytes_in, bytes_out, request_id, trace_id, consumer, error, created_at, query, headers)
+		VALUES ` + row + strings.Repeat(", "+row, n-1)
+}
+
+func logArguments(rows []RequestLog) []any {
+	args := make([]any, 0, 19*len(rows))
+	for i := range rows {
+		r := &rows[i]
+		args = append(args, nullID(r.RouteID), r.Method, r.Host, r.Path, r.Status, milliseconds(r.Duration),
+			r.Duration.Microseconds(), r.ClientIP, r.UserAgent, r.Upstream, r.BytesIn, r.BytesOut, r.RequestID, r.TraceID,
+			r.Consumer, r.Error, r.CreatedAt, r.Query, r.headersJSON())
+	}
+	return args
 }
 
 // maintainLogsSQLite needs no lock: the database has one writer.
