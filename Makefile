@@ -36,7 +36,7 @@ GO     ?= go
 LINT   := $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help build run validate redis test test-race test-go test-e2e fuzz bench bench-limiter lint libc-check fmt clean
+.PHONY: help build run validate redis test test-race test-go test-e2e fuzz bench bench-limiter bench-propagation bench-requestlog lint libc-check fmt clean
 
 help: ## Show this list.
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z0-9-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -83,6 +83,12 @@ bench: ## Run the benchmarks of the packages.
 
 bench-limiter: ## Measure the rate limiter against others into bench/RESULTS.md (some minutes).
 	cd bench && $(GO) run -tags=$(TAGS) ./limiter -rounds $(ROUNDS)
+
+bench-requestlog: ## Measure the request log on PostgreSQL into bench/RESULTS.md (some minutes).
+	cd bench && $(GO) run -tags=$(TAGS) ./requestlog
+
+bench-propagation: ## Measure from commit to served on three gateways into bench/RESULTS.md (a minute).
+	cd bench && $(GO) run -tags=$(TAGS) ./propagation
 
 lint: libc-check ## Run go vet and golangci-lint, which is compiled on first use.
 	$(GO) vet -tags=$(TAGS) ./...

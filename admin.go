@@ -16,7 +16,7 @@ func init() {
 }
 
 // Admin mounts the admin API on Caddy's admin endpoint, under /api/ and at
-// /health. It has no state: Caddy keeps an instance alive after a failed reload,
+// /health and below. It has no state: Caddy keeps an instance alive after a failed reload,
 // and each request must find the app that really runs.
 type Admin struct{}
 
@@ -31,6 +31,7 @@ func (*Admin) Routes() []caddy.AdminRoute {
 	return []caddy.AdminRoute{
 		{Pattern: "/api/", Handler: handler},
 		{Pattern: "/health", Handler: handler},
+		{Pattern: "/health/", Handler: handler},
 	}
 }
 
@@ -38,8 +39,12 @@ func serveAdmin(w http.ResponseWriter, r *http.Request) error {
 	app, err := activeApp()
 	if err != nil {
 		w.Header().Set("Retry-After", "1")
-		if r.URL.Path == "/health" {
-			return writeHealth(w, gateway.Health{Status: gateway.StatusNotReady, Reasons: []string{errNotRunning.Error()}})
+		switch r.URL.Path {
+		case "/health", "/health/ready":
+			return writeJSON(w, "application/json", http.StatusServiceUnavailable,
+				gateway.Health{Status: gateway.StatusNotReady, Reasons: []string{errNotRunning.Error()}})
+		case "/health/live":
+			return writeJSON(w, "application/json", http.StatusOK, healthWord{gateway.StatusOK})
 		}
 		return writeJSON(w, "application/problem+json", http.StatusServiceUnavailable, problem{
 			Title:  http.StatusText(http.StatusServiceUnavailable),
@@ -86,17 +91,6 @@ func version() string {
 		}
 	}
 	return "(devel)"
-}
-
-// serveHealth answers health_path.
-func (a *App) serveHealth(w http.ResponseWriter) error { return writeHealth(w, a.gateway.Health()) }
-
-func writeHealth(w http.ResponseWriter, health gateway.Health) error {
-	status := http.StatusOK
-	if health.Status == gateway.StatusNotReady {
-		status = http.StatusServiceUnavailable
-	}
-	return writeJSON(w, "application/json", status, health)
 }
 
 // Interface guards

@@ -96,7 +96,7 @@ func (s *AdminSite) Provision(ctx caddy.Context) error {
 
 // ServeHTTP implements caddyhttp.MiddlewareHandler.
 func (s *AdminSite) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	if !strings.HasPrefix(r.URL.Path, "/api/") && r.URL.Path != "/health" {
+	if !strings.HasPrefix(r.URL.Path, "/api/") && r.URL.Path != "/health" && !strings.HasPrefix(r.URL.Path, "/health/") {
 		return next.ServeHTTP(w, r)
 	}
 	s.app.acquire()

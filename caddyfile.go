@@ -42,7 +42,8 @@ func parseGlobalOption(d *caddyfile.Dispenser, earlier any) (any, error) {
 //			query_timeout   <duration>
 //			poll_interval   <duration>
 //		}
-//		seed <file>
+//		seed     <file>
+//		snapshot <file>|off
 //		cache {
 //			ttl              <duration>
 //			cleanup_interval <duration>
@@ -97,7 +98,8 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 				"poll_interval":   duration(d, &a.Store.PollInterval),
 			})
 		},
-		"seed": text(d, &a.Seed),
+		"seed":     text(d, &a.Seed),
+		"snapshot": text(d, &a.Snapshot),
 		"cache": func() error {
 			if d.NextArg() {
 				return d.ArgErr()

@@ -28,7 +28,7 @@ func init() {
 Works on the database of an Isekai gateway, whether that runs or not. What is
 changed takes effect at once on every gateway that uses the database.`,
 		CobraFunc: func(cmd *cobra.Command) {
-			cmd.AddCommand(newTokenCommand(), newConfigCommand())
+			cmd.AddCommand(newTokenCommand(), newConfigCommand(), newSnapshotCommand())
 			cmd.RunE = helpUnlessArgs
 		},
 	})
@@ -163,8 +163,8 @@ func newTokenRevokeCommand(dsn *string) *cobra.Command {
 	}
 }
 
-// withStore runs fn on a store whose schema is up to date.
-func withStore(ctx context.Context, dsn string, fn func(context.Context, store.Store) error) error {
+// resolveDSN returns the database that a flag names, or else the environment.
+func resolveDSN(dsn string) string {
 	if dsn == "" {
 		dsn = os.Getenv("ISEKAI_DATABASE_URL")
 	}
@@ -172,6 +172,12 @@ func withStore(ctx context.Context, dsn string, fn func(context.Context, store.S
 	if dsn == "" {
 		dsn = defaultDSN
 	}
+	return dsn
+}
+
+// withStore runs fn on a store whose schema is up to date.
+func withStore(ctx context.Context, dsn string, fn func(context.Context, store.Store) error) error {
+	dsn = resolveDSN(dsn)
 	if path, ok := strings.CutPrefix(dsn, "sqlite://"); ok {
 		// A mistyped path would otherwise become a new database with a token that
 		// opens nothing.

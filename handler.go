@@ -42,8 +42,10 @@ type Handler struct {
 	// being answered 404 or 405. Default: false.
 	PassThru bool `json:"pass_thru,omitempty"`
 
-	// A path on which the gateway's health is answered, as on the admin endpoint's
-	// /health, before any route is matched. Default: none.
+	// A path on which load balancers are told in one word whether routes are served,
+	// before any route is matched: with the status 200, or 503 while they are not
+	// loaded, or the server is about to stop (shutdown_delay). The same is at the path
+	// with /ready; with /live, 200 says that the process answers. Default: none.
 	HealthPath string `json:"health_path,omitempty"`
 
 	app *App
@@ -77,8 +79,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	app, v := h.app, &visit{began: time.Now()}
 	app.acquire()
 	defer app.release() //nolint:errcheck // logged where it can fail
-	if h.HealthPath != "" && r.URL.Path == h.HealthPath {
-		return app.serveHealth(w)
+	if ready, ok := h.healthOf(r.URL.Path); ok {
+		return app.serveHealth(w, r, ready)
 	}
 
 	x := &pipeline.Exchange{RequestID: requestID(r)}

@@ -251,8 +251,13 @@ func TestPassThru(t *testing.T) {
 	if res := s.do("POST", s.site+"/mine", ""); res.body != "next /mine" || res.Header.Get("Allow") != "" {
 		t.Errorf("no route for the method: %q, %v", res.body, res.Header)
 	}
-	if res := s.get("/up"); res.StatusCode != 200 || !strings.Contains(res.body, `"status":"ok"`) {
-		t.Errorf("health: %d %q", res.StatusCode, res.body)
+	for path, want := range map[string]string{
+		"/up": `{"status":"ok"}`, "/up/ready": `{"status":"ok"}`, "/up/live": `{"status":"ok"}`,
+		"/up/": "next /up/", "/upper": "next /upper", "/up/lives": "next /up/lives", "/u": "next /u",
+	} {
+		if res := s.get(path); res.StatusCode != 200 || strings.TrimSpace(res.body) != want {
+			t.Errorf("%s: %d %q, want %q", path, res.StatusCode, res.body, want)
+		}
 	}
 }
 

@@ -24,7 +24,17 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	// What gateways keep beside their database, such as snapshots, goes with the tests.
+	dir, err := os.MkdirTemp("", "isekai-test-")
+	if err == nil {
+		err = os.Setenv("XDG_DATA_HOME", dir)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
 	code := m.Run()
+	os.RemoveAll(dir)
 	if code == 0 {
 		code = checkLeaks(time.Now().Add(10 * time.Second))
 	}

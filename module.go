@@ -64,6 +64,13 @@ type App struct {
 	// effect.
 	Seed string `json:"seed,omitempty"`
 
+	// The file in which the last known routes are kept, so that a start while the
+	// database is down can serve them, or `off`. It holds what the rows hold, secrets
+	// included, and only its owner may read it. Default: with PostgreSQL,
+	// `isekai/snapshot-<hash of the database's address>.json` in Caddy's data
+	// directory; with SQLite none.
+	Snapshot string `json:"snapshot,omitempty"`
+
 	// The cache of compiled routes.
 	Cache CacheConfig `json:"cache,omitzero"`
 
@@ -97,7 +104,7 @@ type App struct {
 	// takes about 10 KB. Default: 1000.
 	MaxSeries int `json:"max_series,omitempty"`
 
-	// How often the store's health is checked. Default: 30s.
+	// How often the health of the store and of the cache is checked. Default: 30s.
 	HealthInterval caddy.Duration `json:"health_interval,omitempty"`
 
 	// How often a line with the counters is logged. Default: 1m.
@@ -237,6 +244,10 @@ func (a *App) Provision(ctx caddy.Context) error {
 	}
 	if err := registerMetrics(ctx, collector{a.gateway, a.pipelines.Upstreams}); err != nil {
 		return fmt.Errorf("registering metrics: %w", err)
+	}
+	// The histogram is the gateway's, since it outlives configurations and their registries.
+	if err := ctx.GetMetricsRegistry().Register(a.gateway.Propagation); err != nil {
+		return fmt.Errorf("registering metrics of propagation: %w", err)
 	}
 	a.failures = shared.failures
 	if err := (certificateEvents{a.failures}).follow(events); err != nil {

@@ -7,6 +7,8 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 // logged returns the rows of the request log, oldest first, once there are n.
@@ -81,6 +83,46 @@ func TestRequestLog(t *testing.T) {
 	for _, want := range []string{"isekai_request_log_written_total 5", "isekai_request_log_dropped_total 0", "isekai_request_log_queued 0"} {
 		if !strings.Contains(metrics, want) {
 			t.Errorf("no %q in the metrics", want)
+		}
+	}
+}
+
+func TestRequestLogOfHeadersAndQuery(t *testing.T) {
+	upstream := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	defer upstream.Close()
+	s := start(t, func(cfg map[string]any) {
+		isekaiApp(cfg)["request_log"] = map[string]any{"flush_interval": "10ms", "redact_headers": []string{"x-session"}, "redact_query": []string{"pin"}}
+		isekaiApp(cfg)["auth"] = map[string]any{"api_key": map[string]any{"headers": []string{"X-Own-Key"}, "query": []string{"own_key"}}}
+	})
+	s.create(route{
+		"path": "/a", "target_url": upstream.URL,
+		"log":     route{"query": true, "headers": []string{"Referer", "x-env", "Authorization", "Cookie", "X-Session", "X-Own-Key", "X-Absent"}},
+		"plugins": []any{route{"handler": "rewrite", "uri": "/changed?by=plugin"}, route{"handler": "headers", "request": route{"set": route{"X-Env": []string{"changed"}}}}},
+	})
+	s.create(route{"path": "/b", "target_url": upstream.URL})
+	sent := []string{
+		"Referer", "http://a.example/?x", "X-Env", "beta", "Authorization", "Bearer s3cret", "Cookie", "s=s3cret",
+		"X-Session", "s3cret", "X-Own-Key", "s3cret",
+	}
+	s.do("GET", s.site+"/a?b=1&PIN=s3cret&own_key=s3cret&token=shown", "", sent...)
+	s.do("GET", s.site+"/b?b=1", "", sent...)
+	rows := s.logged(2)
+	want := map[string]any{
+		"Referer": "http://a.example/?x", "X-Env": "beta", "Authorization": "***", "Cookie": "***", "X-Session": "***", "X-Own-Key": "***",
+	}
+	if diff := cmp.Diff(want, rows[0]["headers"]); diff != "" {
+		t.Error(diff)
+	}
+	if got := rows[0]["query"]; got != "b=1&PIN=***&own_key=***&token=shown" {
+		t.Errorf("query %v", got)
+	}
+	if rows[1]["headers"] != nil || rows[1]["query"] != nil {
+		t.Errorf("nobody asked for %v, %v", rows[1]["headers"], rows[1]["query"])
+	}
+	for _, bad := range []string{`{"headers": ["a b"]}`, `{"headers": [""]}`, `{"headers": ["` + strings.Repeat(`a","`, 32) + `a"]}`, `{"query": 1}`} {
+		res := s.do("POST", s.admin+"/api/routes", `{"path":"/c","target_url":"http://10.0.0.1","log":`+bad+`}`, "Content-Type", "application/json")
+		if res.StatusCode != 422 || !strings.Contains(res.body, "log.") {
+			t.Errorf("%s: %d %s", bad, res.StatusCode, res.body)
 		}
 	}
 }

@@ -35,8 +35,8 @@ type StoreConfig struct {
 	// How long a statement may take. Default: 5s.
 	QueryTimeout caddy.Duration `json:"query_timeout,omitempty"`
 
-	// How often the database is asked whether the routes have changed.
-	// Default: 1s.
+	// How often the database is asked whether the routes have changed. Default: 1s;
+	// with PostgreSQL, which announces changes, 5s as long as that works.
 	PollInterval caddy.Duration `json:"poll_interval,omitempty"`
 }
 
@@ -172,6 +172,8 @@ func (a *App) gatewayConfig() sharedConfig {
 		PollInterval:     time.Duration(a.Store.PollInterval),
 		HealthInterval:   time.Duration(a.HealthInterval),
 		StatsInterval:    time.Duration(a.StatsInterval),
+		Snapshot:         snapshotFile(a.Snapshot, dsn),
+		Version:          version(),
 		Log:              func() *zap.Logger { return caddy.Log().Named("isekai") },
 	}}
 }
@@ -180,7 +182,7 @@ func (a *App) gatewayConfig() sharedConfig {
 // the password that a DSN may have.
 func (c sharedConfig) key() (string, error) {
 	encoded, err := json.Marshal([]any{
-		c.DSN, c.Store, c.RequestLog, c.MaxSeries, c.HistoryRetention, c.PollInterval, c.HealthInterval, c.StatsInterval,
+		c.DSN, c.Store, c.RequestLog, c.MaxSeries, c.HistoryRetention, c.PollInterval, c.HealthInterval, c.StatsInterval, c.Snapshot,
 	})
 	if err != nil {
 		return "", fmt.Errorf("encoding gateway settings: %w", err)

@@ -80,6 +80,7 @@ func New(cfg Config) http.Handler {
 	mux := http.NewServeMux()
 	api := newHuma(mux, cfg.Version)
 	s.registerStatus(api)
+	s.registerReplicas(api)
 	s.registerRoutes(api)
 	s.registerBatch(api)
 	s.registerConfig(api)

@@ -46,7 +46,7 @@ type (
 )
 
 func (s *server) registerBatch(api huma.API) {
-	register(s, api, huma.Operation{
+	registerWrite(s, api, huma.Operation{
 		OperationID: "batch-routes", Method: http.MethodPost, Path: "/api/routes/batch", Tags: []string{"routes"},
 		Summary: "Change many routes at once",
 		Description: "Does up to 10,000 operations as one revision, or none of them: if something is wrong, the errors name the operations by their index. " +

@@ -88,7 +88,7 @@ func (s *server) registerConfig(api huma.API) {
 		Errors:    []int{400, 404, 422, 503},
 		Responses: map[string]*huma.Response{"200": {Description: "The document", Content: document}},
 	}, s.getConfig)
-	register(s, api, huma.Operation{
+	registerWrite(s, api, huma.Operation{
 		OperationID: "put-config", Method: http.MethodPut, Path: path, Tags: tags,
 		Summary: "Put one document in the place of all routes",
 		Description: "Makes the routes what the document says, as one revision, or changes nothing and tells all that is wrong. Routes keep their numbers if they are recognized: by name and what they match, by a name that is there once, else by what they match. " +

@@ -72,7 +72,7 @@ func (s *server) registerConsumers(api huma.API) {
 		Description: "Lists consumers by id, in pages. It asks the store.",
 		Errors:      []int{400, 503},
 	}, s.listConsumers)
-	register(s, api, huma.Operation{
+	registerWrite(s, api, huma.Operation{
 		OperationID: "create-consumer", Method: http.MethodPost, Path: consumersPath, Tags: tags,
 		Summary:       "Create a consumer",
 		Description:   "Stores a new consumer. It can do nothing before it has a key.",
@@ -84,19 +84,19 @@ func (s *server) registerConsumers(api huma.API) {
 		Summary: "Read a consumer",
 		Errors:  []int{400, 404, 503},
 	}, s.getConsumer)
-	register(s, api, huma.Operation{
+	registerWrite(s, api, huma.Operation{
 		OperationID: "replace-consumer", Method: http.MethodPut, Path: consumerPath, Tags: tags,
 		Summary:     "Replace a consumer",
 		Description: "Replaces all of a consumer but its keys; fields that are left out get their defaults. Its keys follow before the answer.",
 		Errors:      []int{400, 404, 408, 409, 412, 413, 415, 503},
 	}, s.replaceConsumer)
-	register(s, api, huma.Operation{
+	registerWrite(s, api, huma.Operation{
 		OperationID: "patch-consumer", Method: http.MethodPatch, Path: consumerPath, Tags: tags,
 		Summary:     "Change some fields of a consumer",
 		Description: "Applies a JSON merge patch (RFC 7396). Without If-Match, patches of different fields at the same time all take effect.",
 		Errors:      []int{400, 404, 408, 409, 412, 413, 415, 503},
 	}, s.patchConsumer)
-	register(s, api, huma.Operation{
+	registerWrite(s, api, huma.Operation{
 		OperationID: "delete-consumer", Method: http.MethodDelete, Path: consumerPath, Tags: tags,
 		Summary:     "Delete a consumer",
 		Description: "Deletes a consumer and revokes all its keys before the answer.",

@@ -79,7 +79,7 @@ func (s *server) registerKeys(api huma.API) {
 		Description: "Lists keys without their secret parts, which nobody has but their holders.",
 		Errors:      []int{400, 404, 503},
 	}, s.listKeys)
-	register(s, api, huma.Operation{
+	registerWrite(s, api, huma.Operation{
 		OperationID: "create-key", Method: http.MethodPost, Path: many, Tags: tags,
 		Summary: "Create a key",
 		Description: "Makes a key and shows it, once. To rotate keys, make a second one, hand it out, and delete the first when last_used_at says that it is no longer needed. " +
@@ -87,13 +87,13 @@ func (s *server) registerKeys(api huma.API) {
 		DefaultStatus: http.StatusCreated,
 		Errors:        []int{400, 404, 408, 409, 413, 415, 422, 503},
 	}, s.createKey)
-	register(s, api, huma.Operation{
+	registerWrite(s, api, huma.Operation{
 		OperationID: "patch-key", Method: http.MethodPatch, Path: one, Tags: tags,
 		Summary:     "Change a key",
 		Description: "Applies a JSON merge patch (RFC 7396) to name, enabled and expires_at. It takes effect before the answer.",
 		Errors:      []int{400, 404, 408, 413, 415, 422, 503},
 	}, s.patchKey)
-	register(s, api, huma.Operation{
+	registerWrite(s, api, huma.Operation{
 		OperationID: "delete-key", Method: http.MethodDelete, Path: one, Tags: tags,
 		Summary:     "Revoke a key",
 		Description: "The key is refused before the answer, and on other nodes as soon as they see the revision.",

@@ -83,6 +83,19 @@ func (s *server) completeOpenAPI(doc *huma.OpenAPI) {
 	s.route = checker{schemas: schemas, schema: schemas.SchemaFromRef(whole.Ref)}
 	s.patch = checker{schemas: schemas, schema: patch}
 
+	notApplied := schemas.Schema(reflect.TypeFor[notAppliedProblem](), true, "")
+	neverNull(schemas.SchemaFromRef(notApplied.Ref))
+	for _, item := range doc.Paths {
+		for _, op := range []*huma.Operation{item.Post, item.Put, item.Patch, item.Delete} {
+			if op != nil && op.Responses["504"] != nil {
+				op.Responses["504"] = &huma.Response{
+					Description: "The change is committed, but not served by every live replica within the timeout. Do not repeat it.",
+					Content:     map[string]*huma.MediaType{"application/problem+json": {Schema: notApplied}},
+				}
+			}
+		}
+	}
+
 	s.completeConsumers(doc)
 	s.completeBulk(doc, whole)
 

@@ -103,14 +103,14 @@ func (s *server) registerRevisions(api huma.API) {
 		Description: "Tells all that a revision did to routes, each before and after it, and to consumers, keys and tokens.",
 		Errors:      []int{400, 404, 422, 503},
 	}, s.revision)
-	register(s, api, huma.Operation{
+	registerWrite(s, api, huma.Operation{
 		OperationID: "rollback", Method: http.MethodPost, Path: "/api/revisions/{n}/rollback", Tags: tags,
 		Summary: "Go back to a revision",
 		Description: "Makes a new revision in which the routes are as they were at this one: those that are new since are deleted, deleted ones restored with their ids, changed ones set back, secrets included. " +
 			"It changes all or nothing; a route that would not be accepted any more is a 422 that names it, as routes.7.target_url. Consumers, keys and tokens stay as they are. If the routes are as they were, nothing is changed.",
 		Errors: []int{400, 404, 409, 412, 422, 503},
 	}, s.rollback)
-	register(s, api, huma.Operation{
+	registerWrite(s, api, huma.Operation{
 		OperationID: "restore-route", Method: http.MethodPost, Path: "/api/routes/{id}/restore", Tags: []string{"routes"},
 		Summary:     "Restore a deleted route",
 		Description: "Brings a deleted route back as it was, with its number, and serves it before the answer. 409 if it is not deleted, or if another route has its place.",

@@ -70,7 +70,7 @@ func (s *server) registerRoutes(api huma.API) {
 		Description: "Lists the routes that this node knows, by id, in pages. Filters add up: a route must match all of them. It works from memory, also while the store is down.",
 		Errors:      []int{400, 503},
 	}, s.list)
-	register(s, api, huma.Operation{
+	registerWrite(s, api, huma.Operation{
 		OperationID: "create-route", Method: http.MethodPost, Path: many, Tags: tags,
 		Summary:       "Create a route",
 		Description:   "Stores a new route and serves it before the answer.",
@@ -82,19 +82,19 @@ func (s *server) registerRoutes(api huma.API) {
 		Summary: "Read a route",
 		Errors:  []int{400, 404, 503},
 	}, s.get)
-	register(s, api, huma.Operation{
+	registerWrite(s, api, huma.Operation{
 		OperationID: "replace-route", Method: http.MethodPut, Path: one, Tags: tags,
 		Summary:     "Replace a route",
 		Description: "Replaces all of a route; fields that are left out get their defaults. Without If-Match it fails with 409 if another writer changes the route meanwhile.",
 		Errors:      []int{400, 404, 408, 412, 413, 415, 503},
 	}, s.replace)
-	register(s, api, huma.Operation{
+	registerWrite(s, api, huma.Operation{
 		OperationID: "patch-route", Method: http.MethodPatch, Path: one, Tags: tags,
 		Summary:     "Change some fields of a route",
 		Description: "Applies a JSON merge patch (RFC 7396): fields that are there replace the route's, null resets a field to its default. Without If-Match, patches of different fields at the same time all take effect.",
 		Errors:      []int{400, 404, 408, 412, 413, 415, 503},
 	}, s.patchRoute)
-	register(s, api, huma.Operation{
+	registerWrite(s, api, huma.Operation{
 		OperationID: "delete-route", Method: http.MethodDelete, Path: one, Tags: tags,
 		Summary:     "Delete a route",
 		Description: "Stops serving a route before the answer. Its number is not used again, and the request log keeps it.",

@@ -21,6 +21,9 @@ type (
 		Revision int64          `json:"revision" doc:"The revision of the routes that are served."`
 		TableAge float64        `json:"table_age_seconds" doc:"Seconds since the served routes were last known to be current."`
 	}
+	liveness struct {
+		Status gateway.Status `json:"status" enum:"ok" doc:"Always ok."`
+	}
 	cacheStats struct {
 		Size      int    `json:"size" doc:"Entries now, about."`
 		Hits      uint64 `json:"hits" doc:"Look-ups that found an entry."`
@@ -55,6 +58,9 @@ type (
 		MaxConns int       `json:"max_conns" doc:"The most connections."`
 		Open     int       `json:"open" doc:"Connections open now."`
 		InUse    int       `json:"in_use" doc:"Of these, in use now."`
+
+		Schema      int64 `json:"schema" doc:"The version of the database's schema, 0 before it is known."`
+		SchemaKnown int64 `json:"schema_known" doc:"The newest version that this program knows. A newer schema works: it is that of a newer program."`
 	}
 	requestLogStats struct {
 		Queued  int    `json:"queued" doc:"Requests that wait to be written now."`
@@ -92,23 +98,39 @@ type (
 	statusOutput struct {
 		Body status
 	}
+	liveOutput struct {
+		Body liveness
+	}
 )
 
 func (s *server) registerStatus(api huma.API) {
 	tags := []string{"status"}
 	notReady := &huma.MediaType{Schema: api.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[health](), true, "")}
-	// Unlike the others it takes any query: load balancers add some to get past
+	// Unlike the others they take any query: load balancers add some to get past
 	// caches, and a health check must not fail for that.
+	for _, op := range []struct{ id, path, summary string }{
+		{"health", "/health", "Tell whether routes are served"},
+		{"health-ready", "/health/ready", "Tell whether requests may be sent here"},
+	} {
+		huma.Register(api, huma.Operation{
+			OperationID: op.id, Method: http.MethodGet, Path: op.path, Tags: tags,
+			Summary:     op.summary,
+			Description: "200 means that routes are served, if need be from memory; 503 that they are not loaded yet. It does not ask the store.",
+			Errors:      []int{500},
+			Responses: map[string]*huma.Response{"503": {
+				Description: "No routes were ever loaded",
+				Content:     map[string]*huma.MediaType{mediaJSON: notReady},
+			}},
+		}, s.health)
+	}
 	huma.Register(api, huma.Operation{
-		OperationID: "health", Method: http.MethodGet, Path: "/health", Tags: tags,
-		Summary:     "Tell whether routes are served",
-		Description: "200 means that routes are served, if need be from memory; 503 that they are not loaded yet. It does not ask the store.",
+		OperationID: "health-live", Method: http.MethodGet, Path: "/health/live", Tags: tags,
+		Summary:     "Tell whether the process answers",
+		Description: "Always 200. A supervisor that restarts the process when this fails does not do so for an outage of the store, which a restart would make worse.",
 		Errors:      []int{500},
-		Responses: map[string]*huma.Response{"503": {
-			Description: "No routes were ever loaded",
-			Content:     map[string]*huma.MediaType{mediaJSON: notReady},
-		}},
-	}, s.health)
+	}, func(context.Context, *struct{}) (*liveOutput, error) {
+		return &liveOutput{Body: liveness{Status: gateway.StatusOK}}, nil
+	})
 	register(s, api, huma.Operation{
 		OperationID: "status", Method: http.MethodGet, Path: "/api/status", Tags: tags,
 		Summary: "Show the gateway's state and counters",
@@ -138,6 +160,7 @@ func (s *server) status(context.Context, *struct{}) (*statusOutput, error) {
 		Store: storeStatus{
 			Up: st.Up, Since: st.Since,
 			Driver: st.Driver, MaxConns: st.MaxConns, Open: st.Open, InUse: st.InUse,
+			Schema: st.Schema, SchemaKnown: st.SchemaKnown,
 		},
 		Requests: requestStats(g.Requests.Snapshot()),
 		Log:      requestLogStats(g.RequestLog.Stats()),

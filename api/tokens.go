@@ -77,14 +77,14 @@ func (s *server) registerTokens(api huma.API) {
 		}
 		return out, err
 	})
-	register(s, api, huma.Operation{
+	registerWrite(s, api, huma.Operation{
 		OperationID: "create-token", Method: http.MethodPost, Path: tokensPath, Tags: tags,
 		Summary:       "Create a token",
 		Description:   "Makes a token for this API where the handler isekai_admin serves it, and shows it, once.",
 		DefaultStatus: http.StatusCreated,
 		Errors:        []int{400, 408, 409, 413, 415, 422, 503},
 	}, s.createToken)
-	register(s, api, huma.Operation{
+	registerWrite(s, api, huma.Operation{
 		OperationID: "delete-token", Method: http.MethodDelete, Path: tokensPath + "/{id}", Tags: tags,
 		Summary: "Revoke a token",
 		Errors:  []int{400, 404, 503},

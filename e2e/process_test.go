@@ -32,6 +32,7 @@ const (
 // SQLite that polls the store often.
 type settings struct {
 	dsn     string   // default: a SQLite file in the gateway's folder
+	poll    string   // how often the store is asked for changes; default: 100ms
 	outage  bool     // the database will be away: that is to be noticed soon
 	env     []string // added to the child's environment, as in os.Environ
 	global  string   // further global options
@@ -117,6 +118,10 @@ func (g *gateway) configure(set settings) {
 	if set.outage {
 		timeout = "2s"
 	}
+	poll := set.poll
+	if poll == "" {
+		poll = "100ms"
+	}
 	text := fmt.Sprintf(`{
 	admin %s
 	http_port %s
@@ -131,7 +136,7 @@ func (g *gateway) configure(set settings) {
 	}
 	isekai {
 		store %q {
-			poll_interval 100ms
+			poll_interval %s
 			connect_timeout %s
 			query_timeout %s
 		}
@@ -147,7 +152,7 @@ http:// {
 	}
 }
 %s
-`, g.admin, port(g.http), port(g.https), filepath.Join(g.dir, "caddy"), set.global, set.servers, dsn, timeout, timeout, set.options, set.site, set.handler, set.sites)
+`, g.admin, port(g.http), port(g.https), filepath.Join(g.dir, "caddy"), set.global, set.servers, dsn, poll, timeout, timeout, set.options, set.site, set.handler, set.sites)
 	if err := os.WriteFile(g.caddyfile, []byte(text), 0o600); err != nil {
 		g.t.Fatal(err)
 	}

@@ -7,12 +7,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
+	"golang.org/x/sync/singleflight"
 
 	"github.com/isekai-gateway/isekai/cache"
 	"github.com/isekai-gateway/isekai/internal/inflight"
@@ -27,9 +30,13 @@ import (
 
 // Defaults of Config.
 const (
-	DefaultPollInterval   = time.Second
-	DefaultHealthInterval = 30 * time.Second
-	DefaultStatsInterval  = time.Minute
+	DefaultPollInterval          = time.Second     // while nothing is announced
+	DefaultListeningPollInterval = 5 * time.Second // while changes are announced
+	DefaultListenHeartbeat       = 3 * time.Second
+	DefaultReplicaInterval       = 2 * time.Second
+	DefaultSnapshotDelay         = time.Second
+	DefaultHealthInterval        = 30 * time.Second
+	DefaultStatsInterval         = time.Minute
 
 	// DefaultTrafficInterval is how long the parts of Traffic's shortest window are.
 	DefaultTrafficInterval = 10 * time.Second
@@ -43,10 +50,31 @@ type Config struct {
 	// Limits of the connections to the store.
 	Store store.Options
 
-	// How often the store is asked for its revision. Default: 1s.
+	// How often the store is asked for its revision. Default: 1s, and 5s while it
+	// announces its revisions.
 	PollInterval time.Duration
 
-	// How often the store's health is checked. Default: 30s.
+	// How long the connection on which revisions are announced may be silent before it
+	// is asked for a sign of life, and how long that may take. Default: 3s.
+	ListenHeartbeat time.Duration
+
+	// How often this gateway says that it lives, in the store's table replicas.
+	// Default: 2s.
+	ReplicaInterval time.Duration
+
+	// What the other replicas see of this one: the machine's name and the program's
+	// version. Default: what the system says, and nothing.
+	Address string
+	Version string
+
+	// The file in which the last known routes are kept, for a start while the store is
+	// down. Default: none.
+	Snapshot string
+
+	// How long changes are collected before that file is written. Default: 1s.
+	SnapshotDelay time.Duration
+
+	// How often the health of the store and of the caches is checked. Default: 30s.
 	HealthInterval time.Duration
 
 	// How often a line with the counters is logged. Default: 1m.
@@ -73,6 +101,30 @@ type Config struct {
 	Log func() *zap.Logger
 }
 
+func (c Config) withDefaults() Config {
+	for _, d := range []struct {
+		value     *time.Duration
+		otherwise time.Duration
+	}{
+		{&c.ListenHeartbeat, DefaultListenHeartbeat},
+		{&c.ReplicaInterval, DefaultReplicaInterval},
+		{&c.SnapshotDelay, DefaultSnapshotDelay},
+		{&c.HealthInterval, DefaultHealthInterval},
+		{&c.StatsInterval, DefaultStatsInterval},
+		{&c.TrafficInterval, DefaultTrafficInterval},
+	} {
+		if *d.value == 0 {
+			*d.value = d.otherwise
+		}
+	}
+	if c.Address == "" {
+		if name, err := os.Hostname(); err == nil {
+			c.Address = name
+		}
+	}
+	return c
+}
+
 // Gateway holds one store's routes ready for matching. All methods are safe for
 // concurrent use. Make one with Open and end it with Close.
 type Gateway struct {
@@ -97,6 +149,10 @@ type Gateway struct {
 	// Requests counts what the handlers did.
 	Requests RequestCounters
 
+	// Propagation is how long changes take from their commit until they are served
+	// here, in seconds. What a full load brings is not in it.
+	Propagation prometheus.Histogram
+
 	// Traffic counts the same by route, over time.
 	Traffic *stats.Recorder
 
@@ -114,6 +170,14 @@ type Gateway struct {
 	begun     chan struct{} // closed by Start
 	prepared  chan struct{} // closed after the first attempt to prepare the store
 	syncing   chan struct{} // a lock that honours contexts: holds one token while a sync runs
+	stale     atomic.Bool   // the table may differ from the store's at the same revision
+
+	news     news
+	reporter reporter
+	looks    singleflight.Group // at the live replicas
+
+	saved       chan struct{} // holds one token while there may be another table to save
+	badSnapshot error         // set before attempted is closed
 
 	health  healthState
 	traffic trafficHistory
@@ -130,18 +194,7 @@ type Gateway struct {
 // work, or a folder that can't be written, is an error. Until Start, the
 // database is only read, so that a configuration can be tried out.
 func Open(cfg Config) (*Gateway, error) {
-	if cfg.PollInterval == 0 {
-		cfg.PollInterval = DefaultPollInterval
-	}
-	if cfg.HealthInterval == 0 {
-		cfg.HealthInterval = DefaultHealthInterval
-	}
-	if cfg.StatsInterval == 0 {
-		cfg.StatsInterval = DefaultStatsInterval
-	}
-	if cfg.TrafficInterval == 0 {
-		cfg.TrafficInterval = DefaultTrafficInterval
-	}
+	cfg = cfg.withDefaults()
 	calls := new(StoreCalls)
 	cfg.Store.Observe = calls.observe
 	st, err := store.Open(context.Background(), cfg.DSN, cfg.Store)
@@ -150,18 +203,29 @@ func Open(cfg Config) (*Gateway, error) {
 	}
 	g := &Gateway{
 		StoreCalls: calls,
-		store:      st,
 		Mirror:     mirror.NewQueue(mirror.DefaultLimits(), cfg.Log),
 		cfg:        cfg,
+		store:      st,
 		workers:    worker.New(cfg.Log),
 		started:    time.Now(),
 		attempted:  make(chan struct{}),
 		begun:      make(chan struct{}),
 		prepared:   make(chan struct{}),
 		syncing:    make(chan struct{}, 1),
+		saved:      make(chan struct{}, 1),
+		Propagation: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "isekai_propagation_seconds",
+			Help:    "How long changes take from their commit until this replica serves them, by the database's clock.",
+			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
+		}),
+	}
+	g.news.wake = make(chan struct{}, 1)
+	g.reporter.changed = make(chan struct{}, 1)
+	g.reporter.row = store.Replica{
+		ID: uuid.NewString(), Address: cfg.Address, PID: os.Getpid(), Version: cfg.Version, StartedAt: g.started,
 	}
 	g.Traffic = stats.NewRecorder(stats.Config{MaxSeries: cfg.MaxSeries})
-	g.traffic = trafficHistory{replica: uuid.NewString(), seen: make(map[int64]bool)}
+	g.traffic = trafficHistory{replica: g.ID(), seen: make(map[int64]bool)}
 	g.Guesses = ratelimit.New(ratelimit.Config{MaxKeys: maxGuessers})
 	g.RequestLog = requestlog.New(cfg.RequestLog, st, cfg.Log)
 	if g.Credentials, err = newCredentials(st, g.StoreUp); err != nil {
@@ -170,7 +234,13 @@ func Open(cfg Config) (*Gateway, error) {
 	g.subscribers.set = make(map[*Subscriber]struct{})
 	g.Guesses.Start()
 	g.workers.Go("store watcher", g.watch)
+	g.workers.Go("store listener", g.listen)
+	g.workers.Go("replica reporter", g.reportReplica)
+	if cfg.Snapshot != "" {
+		g.workers.Go("snapshot", g.keepSnapshot)
+	}
 	g.workers.Every("store health checker", cfg.HealthInterval, g.checkStore)
+	g.workers.Every("cache health checker", cfg.HealthInterval, g.checkCache)
 	g.workers.Every("uses of credentials", usesInterval, g.writeUses)
 	g.workers.Go("traffic counter", g.countTraffic)
 	if cfg.HistoryRetention > 0 {
@@ -185,6 +255,7 @@ func (g *Gateway) Close() error {
 	g.workers.Stop()
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
+	g.leaveReplicas(ctx)
 	g.writeUses(ctx)
 	g.saveLastTraffic(ctx)
 	g.RequestLog.Close()

@@ -9,6 +9,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/isekai-gateway/isekai/cache"
 	"github.com/isekai-gateway/isekai/store"
 )
 
@@ -45,13 +46,19 @@ type healthState struct {
 	down    bool
 	since   time.Time // of the last change of down
 	current time.Time // when the table was last known to be at the store's revision
+
+	// When the snapshot was saved that the table is from; zero if it is the store's.
+	snapshot time.Time
+
+	counted   cache.Stats // at the last check
+	thrashing bool        // the cache is too small for what is asked for
 }
 
 // Health judges the gateway's state now, without asking the store.
 func (g *Gateway) Health() Health {
 	table := g.Table()
 	g.health.Lock()
-	down, since, current := g.health.down, g.health.since, g.health.current
+	down, since, current, saved, thrashing := g.health.down, g.health.since, g.health.current, g.health.snapshot, g.health.thrashing
 	g.health.Unlock()
 
 	h := Health{Status: StatusOK}
@@ -64,11 +71,19 @@ func (g *Gateway) Health() Health {
 		h.Reasons = append(h.Reasons, ErrNotReady.Error())
 		return h
 	}
+	if !saved.IsZero() {
+		h.Status = StatusDegraded
+		h.Reasons = append(h.Reasons, fmt.Sprintf("the routes are those of the snapshot of %s, since the route store has not answered since the start", saved.UTC().Format(time.RFC3339)))
+	}
 	h.Revision = table.Revision()
 	h.TableAge = time.Since(current).Seconds()
 	if log := g.RequestLog.Stats(); log.Failing {
 		h.Status = StatusDegraded
 		h.Reasons = append(h.Reasons, fmt.Sprintf("the request log can't be written: %d request(s) wait for it, %d were dropped", log.Queued, log.Dropped))
+	}
+	if thrashing {
+		h.Status = StatusDegraded
+		h.Reasons = append(h.Reasons, thrashingReason)
 	}
 	if broken := table.Broken(); broken > 0 {
 		h.Status = StatusDegraded
@@ -99,7 +114,7 @@ func (g *Gateway) noteStore(err error) {
 		g.health.down, g.health.since = err != nil, now
 	}
 	if err == nil {
-		g.health.current = now
+		g.health.current, g.health.snapshot = now, time.Time{}
 	}
 	g.health.Unlock()
 
@@ -119,6 +134,32 @@ func (g *Gateway) noteStore(err error) {
 func (g *Gateway) checkStore(ctx context.Context) {
 	if err := g.store.Ping(ctx); err != nil && ctx.Err() == nil {
 		g.noteStore(fmt.Errorf("pinging: %w", err))
+	}
+}
+
+// thrashingMisses is how many requests must have found their route not compiled, between
+// two checks, for the cache to be called too small.
+const thrashingMisses = 100
+
+const thrashingReason = "the cache of compiled routes is too small: more requests than not compile their route anew; raise max_size"
+
+// checkCache is the periodic check of the pipeline caches. One that is too small costs
+// time at every request, and nothing else shows it.
+func (g *Gateway) checkCache(context.Context) {
+	now := g.CacheStats()
+	g.health.Lock()
+	was := g.health.counted
+	hits, misses, evictions := now.Hits-was.Hits, now.Misses-was.Misses, now.Evictions-was.Evictions
+	thrashing := misses >= thrashingMisses && misses > hits && evictions > misses/2
+	changed := thrashing != g.health.thrashing
+	g.health.counted, g.health.thrashing = now, thrashing
+	g.health.Unlock()
+	switch {
+	case !changed:
+	case thrashing:
+		g.cfg.Log().Warn(thrashingReason, zap.Uint64("hits", hits), zap.Uint64("misses", misses), zap.Uint64("evictions", evictions))
+	default:
+		g.cfg.Log().Info("the cache of compiled routes is large enough again")
 	}
 }
 

@@ -17,9 +17,7 @@ import (
 // watch loads the routes as soon as the store answers and then follows its
 // revision. It never gives up: the table that runs is served meanwhile.
 func (g *Gateway) watch(ctx context.Context) {
-	// A store that is already in use is read at once. What is wrong with another
-	// one is told when it is prepared.
-	_ = g.sync(ctx)
+	g.firstSync(ctx)
 	close(g.attempted)
 	select {
 	case <-g.begun:
@@ -30,23 +28,67 @@ func (g *Gateway) watch(ctx context.Context) {
 	err := g.prepare(ctx)
 	close(g.prepared)
 	for err != nil {
-		if !worker.Sleep(ctx, jitter(g.cfg.PollInterval)) {
+		if !worker.Sleep(ctx, jitter(g.pollInterval())) {
 			return
 		}
 		err = g.prepare(ctx)
 	}
 	g.RequestLog.Start() // it has a table to write to
-	for worker.Sleep(ctx, jitter(g.cfg.PollInterval)) {
-		if err := g.sync(ctx); err != nil {
+	g.follow(ctx)
+}
+
+// follow brings the table to every revision as it is announced, and asks for others
+// now and then.
+func (g *Gateway) follow(ctx context.Context) {
+	var last time.Time
+	for {
+		var err error
+		timer := time.NewTimer(jitter(g.pollInterval()))
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		case <-timer.C:
+			err = g.poll(ctx)
+		case <-g.news.wake:
+			timer.Stop()
+			if rest := debounce - time.Since(last); rest > 0 && !worker.Sleep(ctx, rest) {
+				return
+			}
+			last = time.Now()
+			err = g.sync(ctx)
+		}
+		if err != nil {
 			g.noteStore(err)
 		}
 	}
+}
+
+// poll is sync for when there is probably nothing new, which it finds out in the
+// cheapest way.
+func (g *Gateway) poll(ctx context.Context) error {
+	table := g.table.Load()
+	if table == nil || g.stale.Load() {
+		return g.sync(ctx)
+	}
+	revision, err := g.store.Revision(ctx)
+	if err != nil {
+		return fmt.Errorf("reading revision: %w", err)
+	}
+	g.heard(revision)
+	if revision != table.Revision() {
+		return g.sync(ctx)
+	}
+	g.noteStore(nil)
+	return nil
 }
 
 // prepare makes an unknown store ready and fills the table.
 func (g *Gateway) prepare(ctx context.Context) error {
 	err := g.migrate(ctx)
 	if err == nil {
+		// Whoever changes routes from now on waits for this gateway, too.
+		g.report(ctx, true)
 		err = g.sync(ctx)
 	}
 	if err != nil {
@@ -58,6 +100,10 @@ func (g *Gateway) prepare(ctx context.Context) error {
 func (g *Gateway) migrate(ctx context.Context) error {
 	if err := g.store.Migrate(ctx); err != nil {
 		return fmt.Errorf("migrating schema: %w", err)
+	}
+	if st := g.store.Stats(); st.Schema > st.SchemaKnown {
+		g.cfg.Log().Warn("the store's schema is newer than this program, which serves all the same; update it",
+			zap.Int64("schema", st.Schema), zap.Int64("known", st.SchemaKnown))
 	}
 	if len(g.cfg.Seed) == 0 {
 		return nil
@@ -73,7 +119,8 @@ func (g *Gateway) migrate(ctx context.Context) error {
 }
 
 // sync brings the table to the store's revision. Of several calls at once one
-// works and the others wait for it, then look again.
+// works and the others wait for it, then look again. It is for when there probably is
+// something new; see poll.
 func (g *Gateway) sync(ctx context.Context) error {
 	select {
 	case g.syncing <- struct{}{}:
@@ -83,16 +130,8 @@ func (g *Gateway) sync(ctx context.Context) error {
 	}
 
 	old := g.table.Load()
-	if old == nil {
-		return g.load(ctx, nil)
-	}
-	revision, err := g.store.Revision(ctx)
-	if err != nil {
-		return fmt.Errorf("reading revision: %w", err)
-	}
-	g.noteStore(nil)
-	if revision == old.Revision() {
-		return nil
+	if old == nil || g.stale.Load() {
+		return g.load(ctx, old)
 	}
 	changes, err := g.store.Changes(ctx, old.Revision())
 	if errors.Is(err, store.ErrResync) {
@@ -101,16 +140,27 @@ func (g *Gateway) sync(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("reading changes: %w", err)
 	}
+	g.noteStore(nil)
+	if changes.Revision == old.Revision() {
+		return nil
+	}
 	// Before the table has the revision: whoever sees it there relies on this.
 	g.Credentials.forget(changes.Credentials)
 	g.publish(old, old.Apply(changes.Routes, changes.Revision), ids(changes.Routes))
+	if !changes.Committed.IsZero() {
+		g.Propagation.Observe(time.Since(changes.Committed).Seconds())
+	}
 	return nil
 }
 
 // load reads all routes. Those that are the same in old keep their compiled form.
 func (g *Gateway) load(ctx context.Context, old *routing.Table) error {
+	stale := g.stale.Swap(false)
 	rows, revision, err := g.store.Load(ctx)
 	if err != nil {
+		if stale {
+			g.stale.Store(true)
+		}
 		return fmt.Errorf("loading routes: %w", err)
 	}
 	g.noteStore(nil)
@@ -135,6 +185,8 @@ func (g *Gateway) load(ctx context.Context, old *routing.Table) error {
 // new in it and which of old are not part of it.
 func (g *Gateway) publish(old, next *routing.Table, touched []int64) {
 	g.table.Store(next)
+	g.reportApplied()
+	g.tableChanged()
 	var added, dropped []*routing.Route
 	for _, id := range touched {
 		if _, problem, _ := next.Get(id); problem != nil {

@@ -1,9 +1,11 @@
 package gateway_test
 
 import (
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/isekai-gateway/isekai/cache"
 	"github.com/isekai-gateway/isekai/gateway"
 	"github.com/isekai-gateway/isekai/internal/pgtest"
 	"github.com/isekai-gateway/isekai/stats"
@@ -54,6 +56,25 @@ func TestTrafficIsKept(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A cache that is too small is told of, once.
+func TestCacheHealth(t *testing.T) {
+	t.Parallel()
+	var misses atomic.Uint64
+	g := open(t, sqliteDSN(t), func(cfg *gateway.Config) { cfg.HealthInterval = time.Millisecond })
+	cancel := g.Subscribe(&gateway.Subscriber{CacheStats: func() cache.Stats {
+		n := misses.Load()
+		return cache.Stats{Misses: n, Evictions: n}
+	}})
+	defer cancel()
+	told := func(text string) func() bool {
+		return func() bool { return g.logs.FilterMessageSnippet(text).Len() == 1 }
+	}
+	misses.Store(1000)
+	eventually(t, "the cache is too small", told("too small"))
+	eventually(t, "it is large enough", told("large enough"))
+	eventually(t, "all is well", func() bool { return g.Health().Status == gateway.StatusOK })
 }
 
 // The numbers of a route that is deleted go with it, but not those of the gateway.

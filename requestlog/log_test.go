@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -210,5 +211,32 @@ func TestTails(t *testing.T) {
 	<-all.Done()
 	if _, ok := l.Tail(nil); ok {
 		t.Error("a tail of a closed log")
+	}
+}
+
+// A million requests without a store take the memory of the queue, and no more.
+func TestMemoryIsBounded(t *testing.T) {
+	l := requestlog.New(requestlog.Config{}, &database{err: errors.New("down")}, zap.NewNop)
+	l.Start()
+	defer l.Close()
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	const requests = 1_000_000
+	for i := range requests {
+		l.Add(&store.RequestLog{
+			Method: "GET", Host: "api.example.com", Path: fmt.Sprintf("/orders/%d", i), Status: 200,
+			ClientIP: "192.0.2.1", UserAgent: "curl/8", RequestID: fmt.Sprintf("%036d", i), CreatedAt: time.Now(),
+		})
+	}
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	stats := l.Stats()
+	if stats.Dropped < requests-requestlog.DefaultQueue-requestlog.DefaultBatch || stats.Queued > requestlog.DefaultQueue {
+		t.Errorf("%+v", stats)
+	}
+	grown := int64(after.HeapAlloc) - int64(before.HeapAlloc)
+	if perRecord := grown / requestlog.DefaultQueue; perRecord > 700 {
+		t.Errorf("the heap has grown by %d KB, %d bytes for each of the queue's records", grown>>10, perRecord)
 	}
 }

@@ -109,6 +109,15 @@ func TestPostgresGrants(t *testing.T) {
 	if err := s.PruneStats(t.Context(), time.Now()); err != nil {
 		t.Error(err)
 	}
+	replica := &store.Replica{ID: "01930000-0000-7000-8000-000000000001", Address: "a", StartedAt: time.Now()}
+	for range 2 {
+		if err := s.ReportReplica(t.Context(), replica); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := s.ForgetReplica(t.Context(), replica.ID); err != nil {
+		t.Error(err)
+	}
 
 	// And reads.
 	if routes, _, err := s.Load(t.Context()); err != nil || len(routes) != 2 {

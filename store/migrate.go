@@ -48,6 +48,16 @@ func (s *sqlStore) migrate(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("reading the migrations: %w", err)
 	}
-	_, err = provider.Up(ctx)
-	return err
+	if _, err := provider.Up(ctx); err != nil {
+		return err
+	}
+	// A newer program may have migrated further. That is no error: migrations only add,
+	// so that programs of both versions work while one replaces the other.
+	current, known, err := provider.GetVersions(ctx)
+	if err != nil {
+		return fmt.Errorf("reading the schema's version: %w", err)
+	}
+	s.schema.Store(current)
+	s.schemaKnown.Store(known)
+	return nil
 }

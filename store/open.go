@@ -11,6 +11,8 @@ import (
 // password.
 const acceptedDSNs = `accepted are "postgres://user:password@host:5432/database", "host=... dbname=..." and "sqlite://path/to/file.db"`
 
+func isSQLite(dsn string) bool { return strings.HasPrefix(dsn, "sqlite:") }
+
 // Open returns the store that dsn names:
 //
 //   - "postgres://..." or "postgresql://...", or libpq's "key=value ..." form.
@@ -26,7 +28,7 @@ func Open(ctx context.Context, dsn string, opts Options) (Store, error) {
 	switch {
 	case dsn == "":
 		return nil, errors.New("opening the store: no DSN given; " + acceptedDSNs)
-	case hasScheme && scheme == "sqlite":
+	case isSQLite(dsn):
 		return openSQLite(ctx, rest, opts)
 	case hasScheme && (scheme == "postgres" || scheme == "postgresql"):
 		return openPostgres(ctx, dsn, opts)

@@ -54,6 +54,14 @@ func openPostgres(ctx context.Context, dsn string, opts Options) (Store, error) 
 			lockPruning:  fmt.Sprintf("SELECT pg_try_advisory_xact_lock(%d)", pruningLock),
 			classify:     classifyPostgres,
 			dropIdle:     pool.Reset,
+			clock:        "clock_timestamp()",
+			since: func(expression string) string {
+				return "CAST(extract(epoch FROM clock_timestamp() - " + expression + ") AS double precision)"
+			},
+			commitLazily: " RETURNING set_config('synchronous_commit', 'off', true)",
+			listen: func(ctx context.Context, heartbeat time.Duration, on Listener) error {
+				return listenPostgres(ctx, config.ConnConfig, heartbeat, on)
+			},
 			lockMigrations: func(ctx context.Context) (func(), error) {
 				return lockPostgres(ctx, config.ConnConfig)
 			},

@@ -114,6 +114,27 @@ func TestPostgresTruncate(t *testing.T) {
 	}
 }
 
+// What a newer program has added to the schema does not keep an older one from working.
+func TestPostgresNewerSchema(t *testing.T) {
+	t.Parallel()
+	p := plainPostgres(t)
+	known := p.Stats().Schema
+	p.exec(t, `INSERT INTO isekai_migrations (version_id, is_applied) VALUES (99999, true)`)
+	p.exec(t, `ALTER TABLE routes ADD COLUMN of_the_future text NOT NULL DEFAULT ''`)
+	for range 2 {
+		if err := p.Migrate(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if s := p.Stats(); s.Schema != 99999 || s.SchemaKnown != known || known == 0 {
+		t.Errorf("schema %d, known %d, was %d", s.Schema, s.SchemaKnown, known)
+	}
+	create(t, p, "/a", "a")
+	if routes, _, err := p.Load(t.Context()); err != nil || len(routes) != 1 {
+		t.Errorf("%d routes, error %v", len(routes), err)
+	}
+}
+
 func TestPostgresNotifies(t *testing.T) {
 	t.Parallel()
 	dsn := pgtest.New(t)
@@ -341,5 +362,64 @@ func TestPostgresOutages(t *testing.T) {
 	server.Resume(t)
 	if err := s.Ping(t.Context()); err != nil {
 		t.Errorf("with the server resumed: %v", err)
+	}
+}
+
+func TestPostgresListen(t *testing.T) {
+	t.Parallel()
+	dsn := pgtest.New(t)
+	s := open(t, dsn, store.Options{})
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	ready, heard, ended := make(chan string, 1), make(chan int64, 10), make(chan error, 1)
+	go func() {
+		ended <- s.Listen(ctx, time.Minute, store.Listener{
+			Ready:    func(server string) { ready <- server },
+			Revision: func(revision int64) { heard <- revision },
+		})
+	}()
+	select {
+	case server := <-ready:
+		if server == "" {
+			t.Error("the server has no name")
+		}
+	case err := <-ended:
+		t.Fatal(err)
+	}
+	plain, err := pgx.Connect(t.Context(), dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = plain.Close(context.Background()) }()
+	const others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'isekai-listener'"
+	var n int
+	if err := plain.QueryRow(t.Context(), others).Scan(&n); err != nil || n != 1 {
+		t.Errorf("%d listeners, error %v", n, err)
+	}
+	if _, err := plain.Exec(t.Context(), "NOTIFY isekai_routes, 'nonsense'"); err != nil {
+		t.Fatal(err)
+	}
+	for want := range int64(20) {
+		create(t, s, fmt.Sprint("/", want), fmt.Sprint(want))
+		select {
+		case got := <-heard:
+			if got != want+1 {
+				t.Errorf("heard of %d, want %d", got, want+1)
+			}
+		case err := <-ended:
+			t.Fatal(err)
+		}
+	}
+	cancel()
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		t.Errorf("ended with %v", err)
+	}
+}
+
+func TestListenNeedsPostgres(t *testing.T) {
+	t.Parallel()
+	err := open(t, newSQLite(t), store.Options{}).Listen(t.Context(), time.Second, store.Listener{})
+	if !errors.Is(err, errors.ErrUnsupported) {
+		t.Errorf("got %v", err)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"math"
+	"time"
 )
 
 // tickEvery is how many rows are read between two signs of progress.
@@ -45,11 +46,17 @@ func (s *sqlStore) Changes(ctx context.Context, since int64) (*Changes, error) {
 	var c *Changes
 	err := s.querySnapshot(ctx, "loading changes", func(ctx context.Context, q querier, tick func()) error {
 		c = new(Changes)
-		var told int64 // revisions after since whose changes the history tells
+		var (
+			told int64    // revisions after since whose changes the history tells
+			age  *float64 // of the revision, in seconds
+		)
 		err := q.QueryRowContext(ctx, `SELECT revision, (SELECT count(*) FROM (
 				SELECT revision FROM revisions WHERE revision > $1
-				UNION SELECT revision FROM credential_revisions WHERE revision > $1) AS told)
-			FROM revision_counter`, since).Scan(&c.Revision, &told)
+				UNION SELECT revision FROM credential_revisions WHERE revision > $1) AS told), `+s.since("changed_at")+`
+			FROM revision_counter`, since).Scan(&c.Revision, &told, &age)
+		if age != nil {
+			c.Committed = time.Now().Add(-seconds(*age))
+		}
 		switch {
 		case err != nil:
 			return err

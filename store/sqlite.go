@@ -42,7 +42,11 @@ func openSQLite(ctx context.Context, location string, opts Options) (Store, erro
 			snapshot: sql.TxOptions{ReadOnly: true},
 			takeRevision: "UPDATE revision_counter SET revision = revision + 1, writer = 1" +
 				" RETURNING revision",
-			releaseWriter:  "UPDATE revision_counter SET writer = 0",
+			releaseWriter: "UPDATE revision_counter SET writer = 0",
+			clock:         "strftime('%Y-%m-%d %H:%M:%f+00:00', 'now')",
+			since: func(expression string) string {
+				return "((julianday('now') - julianday(" + expression + ")) * 86400.0)"
+			},
 			insertRoutes:   insertEach,
 			updateRoutes:   updateEach,
 			classify:       classifySQLite,

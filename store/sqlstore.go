@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/pressly/goose/v3"
@@ -20,6 +21,8 @@ type sqlStore struct {
 
 	queryTimeout time.Duration
 	observer     func(call Call, took time.Duration, failed bool)
+
+	schema, schemaKnown atomic.Int64 // set by Migrate
 }
 
 // dialect is how a kind of database differs from the other.
@@ -37,6 +40,15 @@ type dialect struct {
 	releaseWriter string
 
 	classify func(error) errorClass
+
+	// The present by the database's own clock, and the seconds since a time.
+	clock string
+	since func(expression string) string
+	// Ends a statement whose loss in a crash does no harm: its commit waits for no disk.
+	commitLazily string
+
+	// Implements Listen; nil where it can't be had.
+	listen func(ctx context.Context, heartbeat time.Duration, on Listener) error
 
 	// Keeps other processes from migrating until release is called.
 	lockMigrations func(ctx context.Context) (release func(), err error)
@@ -87,7 +99,11 @@ func (s *sqlStore) Ping(ctx context.Context) error {
 }
 
 // Stats implements Store.
-func (s *sqlStore) Stats() Stats { return s.dialect.stats() }
+func (s *sqlStore) Stats() Stats {
+	stats := s.dialect.stats()
+	stats.Schema, stats.SchemaKnown = s.schema.Load(), s.schemaKnown.Load()
+	return stats
+}
 
 // Close implements Store.
 func (s *sqlStore) Close() error { return s.dialect.close() }

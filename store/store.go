@@ -88,11 +88,19 @@ type Store interface {
 	// the newest), newest first.
 	History(ctx context.Context, before int64, limit int) ([]Change, error)
 
+	// Listen tells of revisions as they are committed, whoever makes them, until ctx is
+	// done or the connection is lost, and returns why. It holds a connection of its own
+	// beside the pool. A connection that has fallen silent is noticed within two
+	// heartbeats. Errors: errors.ErrUnsupported on SQLite; ErrNotListening.
+	Listen(ctx context.Context, heartbeat time.Duration, on Listener) error
+
 	Histories
 
 	Credentials
 
 	RequestLogs
+
+	Replicas
 
 	RequestStats
 
@@ -117,6 +125,10 @@ type Changes struct {
 
 	// The revision that all of it is at.
 	Revision int64
+
+	// When that revision was committed, on this process's clock: the database tells how
+	// long ago it was, so that the two clocks need not agree. Zero if it does not know.
+	Committed time.Time
 }
 
 // Author is who makes a change, for the history.
@@ -146,6 +158,11 @@ type Stats struct {
 	MaxConns int    `json:"max_conns"` // the bound of the pool
 	Open     int    `json:"open"`      // connections open now
 	InUse    int    `json:"in_use"`    // of these, in use now
+
+	// The version of the database's schema, and the newest that this program knows; 0
+	// before Migrate. A newer one is that of a newer program, and works.
+	Schema      int64 `json:"schema"`
+	SchemaKnown int64 `json:"schema_known"`
 }
 
 func (e *ConflictError) Error() string {

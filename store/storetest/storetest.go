@@ -63,6 +63,7 @@ func Run(t *testing.T, open Opener) {
 		{"Filters of logs", testLogFilters},
 		{"Pages of logs", testLogPages},
 		{"Retention of logs", testLogRetention},
+		{"Replicas", testReplicas},
 		{"History", testHistory},
 		{"History pages", testHistoryPages},
 		{"Many edits", testApply},

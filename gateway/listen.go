@@ -1,0 +1,147 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/isekai-gateway/isekai/internal/worker"
+	"github.com/isekai-gateway/isekai/store"
+)
+
+const (
+	// debounce is the least time between two syncs that announcements cause: the first
+	// of a burst is followed at once, and the rest of it together.
+	debounce = 5 * time.Millisecond
+
+	// Of the attempts to listen again after the connection was lost. The waits double.
+	firstListenWait = 100 * time.Millisecond
+	maxListenWait   = 3 * time.Second
+
+	// poolerWait is the wait behind a pooler, where listening will not work either next
+	// time, and seems to for a while each time.
+	poolerWait = 5 * time.Minute
+)
+
+// news is what the listener tells the watcher.
+type news struct {
+	wake chan struct{} // holds one token while there is something to look at
+
+	mu        sync.Mutex
+	listening bool   // what is committed is announced
+	server    string // the run of the database server that was listened to last
+	from      int64  // the revision served once listening had begun
+	announced int64  // the last revision that was announced
+	polled    int64  // the revision that the last poll has found
+}
+
+// tell wakes the watcher. Of several calls before it comes, it hears one.
+func (n *news) tell() {
+	select {
+	case n.wake <- struct{}{}:
+	default:
+	}
+}
+
+// listen keeps a connection on which the store announces revisions.
+func (g *Gateway) listen(ctx context.Context) {
+	select {
+	case <-g.prepared:
+	case <-ctx.Done():
+		return
+	}
+	wait := firstListenWait
+	told := false
+	for {
+		err := g.store.Listen(ctx, g.cfg.ListenHeartbeat, store.Listener{
+			Ready: func(server string) {
+				wait = firstListenWait
+				if told {
+					told = false
+					g.cfg.Log().Info("listening for changes of routes again")
+				}
+				g.listenerReady(server)
+			},
+			Revision: func(revision int64) {
+				g.news.mu.Lock()
+				g.news.announced = revision
+				g.news.mu.Unlock()
+				g.news.tell()
+			},
+		})
+		if errors.Is(err, errors.ErrUnsupported) || ctx.Err() != nil {
+			return
+		}
+		if !told {
+			told = true
+			g.cfg.Log().Warn("not listening for changes of routes; the store is asked for them instead", zap.Error(err))
+		}
+		g.news.mu.Lock()
+		g.news.listening = false
+		g.news.mu.Unlock()
+		g.news.tell() // to poll more often from now on
+		// Anything from nothing to the whole, since a restarted server sees all
+		// replicas come back.
+		pause := rand.N(wait) + time.Millisecond
+		if errors.Is(err, store.ErrNotListening) {
+			pause = poolerWait
+		}
+		if !worker.Sleep(ctx, pause) {
+			return
+		}
+		wait = min(2*wait, maxListenWait)
+	}
+}
+
+// listenerReady catches up with what was committed while nobody listened.
+func (g *Gateway) listenerReady(server string) {
+	g.news.mu.Lock()
+	if g.news.server != "" && g.news.server != server {
+		// A standby that took over, or a dump that was restored, may have other changes
+		// under the same numbers.
+		g.stale.Store(true)
+	}
+	g.news.server = server
+	g.news.listening = true
+	g.news.from, g.news.announced, g.news.polled = 0, 0, 0
+	g.news.mu.Unlock()
+	g.news.tell()
+}
+
+// heard notes what a poll has found. If that was not announced by the next one, the
+// connection only seems to listen, as behind some poolers.
+func (g *Gateway) heard(revision int64) {
+	n := &g.news
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if !n.listening {
+		return
+	}
+	if n.from == 0 {
+		n.from = revision
+	}
+	if n.polled > n.from && n.announced < n.polled {
+		n.listening = false
+		g.cfg.Log().Warn("a change of routes was not announced; the store is asked for changes instead. A pooler that shares connections between transactions can't be listened through",
+			zap.Int64("revision", n.polled))
+		return
+	}
+	n.polled = revision
+}
+
+// pollInterval is how long to wait for an announcement before the store is asked.
+func (g *Gateway) pollInterval() time.Duration {
+	if g.cfg.PollInterval > 0 {
+		return g.cfg.PollInterval
+	}
+	g.news.mu.Lock()
+	defer g.news.mu.Unlock()
+	if g.news.listening && g.StoreUp() {
+		return DefaultListeningPollInterval
+	}
+	return DefaultPollInterval
+}

@@ -1,0 +1,157 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/isekai-gateway/isekai/internal/worker"
+	"github.com/isekai-gateway/isekai/routing"
+	"github.com/isekai-gateway/isekai/snapshot"
+	"github.com/isekai-gateway/isekai/store"
+)
+
+const (
+	// snapshotShare is the least part of the time in which no snapshot is written, as a
+	// multiple of what writing one takes: that of a large table takes a while.
+	snapshotShare = 20
+
+	// touchInterval is how precisely a snapshot tells how old it is.
+	touchInterval = time.Minute
+
+	// coldStartPatience bounds how long a start waits for the store while there may be
+	// a snapshot. It is less than what a start of Caddy waits for the routes.
+	coldStartPatience = 2 * time.Second
+)
+
+// firstSync reads the routes as soon as the gateway is opened, from the store or else
+// from the snapshot.
+func (g *Gateway) firstSync(ctx context.Context) {
+	if g.cfg.Snapshot == "" {
+		// A store that is already in use is read at once. What is wrong with another
+		// one is told when it is prepared.
+		_ = g.sync(ctx)
+		return
+	}
+	patient, cancel := context.WithTimeout(ctx, coldStartPatience)
+	defer cancel()
+	err := g.sync(patient)
+	if err == nil || ctx.Err() != nil {
+		return
+	}
+	saved, unread := snapshot.Read(g.cfg.Snapshot)
+	switch {
+	case errors.Is(unread, fs.ErrNotExist):
+		return
+	case unread != nil:
+		g.badSnapshot = unread
+		return
+	}
+	g.noteStore(err)
+	g.health.Lock()
+	g.health.snapshot, g.health.current = saved.SavedAt, saved.CurrentAt
+	g.health.Unlock()
+	// Numbers of revisions may have gone back and up again meanwhile.
+	g.stale.Store(true)
+	g.cfg.Log().Warn("serving the routes of the snapshot, since the store does not answer",
+		zap.String("file", g.cfg.Snapshot), zap.Time("saved_at", saved.SavedAt), zap.Int64("revision", saved.Revision))
+	g.publish(nil, routing.NewTable(saved.Routes, saved.Revision), ids(saved.Routes))
+}
+
+// refuseSnapshot tells of a snapshot that can't be used and puts it out of the way of
+// the next one.
+func (g *Gateway) refuseSnapshot() {
+	if g.badSnapshot == nil {
+		return
+	}
+	log := g.cfg.Log().With(zap.String("file", g.cfg.Snapshot))
+	if errors.Is(g.badSnapshot, snapshot.ErrCorrupt) || errors.Is(g.badSnapshot, snapshot.ErrFormat) {
+		if aside, err := snapshot.SetAside(g.cfg.Snapshot); err == nil {
+			log = log.With(zap.String("renamed_to", aside))
+		}
+	}
+	log.Error("the snapshot is not used", zap.Error(g.badSnapshot))
+}
+
+// keepSnapshot writes every table that is known to be the store's into the file.
+func (g *Gateway) keepSnapshot(ctx context.Context) {
+	for _, stage := range []chan struct{}{g.begun, g.attempted} {
+		select {
+		case <-stage:
+		case <-ctx.Done():
+			return
+		}
+	}
+	g.refuseSnapshot()
+	k := keeper{g: g}
+	touch := time.NewTicker(touchInterval)
+	defer touch.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			k.write() // what the last moment has brought
+			return
+		case <-touch.C:
+			k.touch()
+		case <-g.saved:
+			if worker.Sleep(ctx, max(g.cfg.SnapshotDelay, snapshotShare*k.took)) {
+				k.write()
+			}
+		}
+	}
+}
+
+// keeper is the state of keepSnapshot.
+type keeper struct {
+	g       *Gateway
+	written *routing.Table
+	took    time.Duration
+	failing bool
+}
+
+func (k *keeper) write() {
+	table := k.g.Table()
+	if table == nil || table == k.written || k.g.stale.Load() {
+		return
+	}
+	rows := make([]*store.Route, 0, table.Len())
+	for row := range table.All() {
+		rows = append(rows, row)
+	}
+	began := time.Now()
+	err := snapshot.Write(k.g.cfg.Snapshot, snapshot.Snapshot{Revision: table.Revision(), Routes: rows})
+	k.took = time.Since(began)
+	if err == nil {
+		k.written = table
+	}
+	k.note(err)
+}
+
+// touch notes that the table that was written is the store's still.
+func (k *keeper) touch() {
+	if k.written != nil && k.written == k.g.Table() && k.g.StoreUp() {
+		k.note(snapshot.Touch(k.g.cfg.Snapshot))
+	}
+}
+
+// note logs when snapshots begin to fail, and when they work again.
+func (k *keeper) note(err error) {
+	switch log := k.g.cfg.Log(); {
+	case err != nil && !k.failing:
+		log.Error("the snapshot can't be written; a start without the store would have no routes, or old ones", zap.Error(err))
+	case err == nil && k.failing:
+		log.Info("the snapshot can be written again")
+	}
+	k.failing = err != nil
+}
+
+// tableChanged has the snapshot written.
+func (g *Gateway) tableChanged() {
+	select {
+	case g.saved <- struct{}{}:
+	default:
+	}
+}

@@ -1,0 +1,228 @@
+// Package snapshot keeps the last known routes in a file, from which a gateway serves
+// if it starts while its database is away.
+//
+// The file is lines of JSON: a header, a line per route, and at the end the SHA-256 of
+// all before it. It holds what the rows hold, secrets included, so only its owner may
+// read it.
+package snapshot
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/isekai-gateway/isekai/store"
+)
+
+// Format is the version of the file's format. A reader refuses another.
+const Format = 1
+
+// corruptSuffix is added to the name of a file that can't be used.
+const corruptSuffix = ".corrupt"
+
+// maxLine bounds a line, far above what a route can be.
+const maxLine = 64 << 20
+
+// Errors of Read that a caller can tell apart. That there is no file is fs.ErrNotExist.
+var (
+	// ErrCorrupt: the file is not what Write has left.
+	ErrCorrupt = errors.New("the snapshot is corrupt")
+
+	// ErrFormat: another version of the program has written it.
+	ErrFormat = errors.New("the snapshot has another format")
+)
+
+// Snapshot is all routes at one revision.
+type Snapshot struct {
+	Revision int64
+	Routes   []*store.Route
+
+	// When Write wrote it.
+	SavedAt time.Time
+
+	// When the routes were last known to be those of the database: that, or a later
+	// call of Touch.
+	CurrentAt time.Time
+}
+
+type header struct {
+	Format   int       `json:"isekai_snapshot"`
+	Revision int64     `json:"revision"`
+	Routes   int       `json:"routes"`
+	SavedAt  time.Time `json:"saved_at"`
+}
+
+type trailer struct {
+	SHA256 string `json:"sha256"`
+}
+
+// line is a route with what its JSON leaves out.
+type line struct {
+	*store.Route
+	MatchKey    string `json:"match_key,omitempty"`
+	DecodeError string `json:"decode_error,omitempty"`
+}
+
+// Write replaces the file at path, as a whole or not at all. It makes the folder if
+// there is none.
+func Write(path string, s Snapshot) (err error) {
+	dir := filepath.Dir(path)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("making the snapshot's folder: %w", err)
+	}
+	// Readable by its owner only.
+	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+"-*")
+	if err != nil {
+		return fmt.Errorf("making a snapshot: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			_ = f.Close()
+			_ = os.Remove(f.Name())
+		}
+	}()
+	if err := encode(f, s); err != nil {
+		return fmt.Errorf("writing a snapshot: %w", err)
+	}
+	// The name must not lead to less than the whole after a crash of the machine.
+	if err := f.Sync(); err != nil {
+		return fmt.Errorf("writing a snapshot: %w", err)
+	}
+	if err := f.Close(); err != nil {
+		return fmt.Errorf("writing a snapshot: %w", err)
+	}
+	if err := os.Rename(f.Name(), path); err != nil {
+		return fmt.Errorf("replacing the snapshot: %w", err)
+	}
+	return nil
+}
+
+func encode(w io.Writer, s Snapshot) error {
+	sum := sha256.New()
+	buffered := bufio.NewWriterSize(io.MultiWriter(w, sum), 64<<10)
+	to := json.NewEncoder(buffered)
+	if err := to.Encode(header{Format, s.Revision, len(s.Routes), time.Now().UTC()}); err != nil {
+		return err
+	}
+	for _, r := range s.Routes {
+		if err := to.Encode(line{r, r.MatchKey, r.DecodeError}); err != nil {
+			return fmt.Errorf("encoding route %d: %w", r.ID, err)
+		}
+	}
+	if err := buffered.Flush(); err != nil {
+		return err
+	}
+	return json.NewEncoder(w).Encode(trailer{hex.EncodeToString(sum.Sum(nil))})
+}
+
+// Read returns the snapshot in the file at path. Errors: fs.ErrNotExist, ErrCorrupt,
+// ErrFormat.
+func Read(path string) (*Snapshot, error) {
+	f, err := os.Open(path) //nolint:gosec // the operator names it
+	if err != nil {
+		return nil, fmt.Errorf("opening the snapshot: %w", err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, fmt.Errorf("opening the snapshot: %w", err)
+	}
+	s, err := decode(f)
+	if err != nil {
+		return nil, fmt.Errorf("reading the snapshot: %w", err)
+	}
+	s.CurrentAt = s.SavedAt
+	if at := info.ModTime().UTC(); at.After(s.SavedAt) && at.Before(time.Now()) {
+		s.CurrentAt = at
+	}
+	return s, nil
+}
+
+func decode(r io.Reader) (*Snapshot, error) {
+	lines := bufio.NewScanner(r)
+	lines.Buffer(make([]byte, 64<<10), maxLine)
+	sum := sha256.New()
+	next := func() ([]byte, error) {
+		if lines.Scan() {
+			return lines.Bytes(), nil
+		}
+		if err := lines.Err(); err != nil && !errors.Is(err, bufio.ErrTooLong) {
+			return nil, err
+		}
+		return nil, fmt.Errorf("%w: it ends too early", ErrCorrupt)
+	}
+
+	first, err := next()
+	if err != nil {
+		return nil, err
+	}
+	var h header
+	if err := json.Unmarshal(first, &h); err != nil || h.Format == 0 {
+		return nil, fmt.Errorf("%w: it does not begin as one", ErrCorrupt)
+	}
+	if h.Format != Format {
+		return nil, fmt.Errorf("%w: %d, this program reads %d", ErrFormat, h.Format, Format)
+	}
+	add(sum, first)
+	s := &Snapshot{Revision: h.Revision, SavedAt: h.SavedAt}
+	for range h.Routes {
+		text, err := next()
+		if err != nil {
+			return nil, err
+		}
+		add(sum, text)
+		one := line{Route: new(store.Route)}
+		if err := json.Unmarshal(text, &one); err != nil {
+			return nil, fmt.Errorf("%w: a route can't be read", ErrCorrupt)
+		}
+		one.Route.MatchKey, one.Route.DecodeError = one.MatchKey, one.DecodeError
+		s.Routes = append(s.Routes, one.Route)
+	}
+	last, err := next()
+	if err != nil {
+		return nil, err
+	}
+	var t trailer
+	if err := json.Unmarshal(last, &t); err != nil || t.SHA256 != hex.EncodeToString(sum.Sum(nil)) {
+		return nil, fmt.Errorf("%w: its checksum is wrong", ErrCorrupt)
+	}
+	if lines.Scan() && len(bytes.TrimSpace(lines.Bytes())) > 0 {
+		return nil, fmt.Errorf("%w: there is something after its end", ErrCorrupt)
+	}
+	return s, nil
+}
+
+// add hashes a line as it stands in the file.
+func add(sum hash.Hash, line []byte) {
+	sum.Write(line)
+	sum.Write([]byte{'\n'})
+}
+
+// Touch notes that the routes in the file are still those of the database.
+func Touch(path string) error {
+	now := time.Now()
+	if err := os.Chtimes(path, now, now); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("touching the snapshot: %w", err)
+	}
+	return nil
+}
+
+// SetAside renames a file that can't be used, so that the next Write does not destroy
+// what there is to look at, and returns its new name.
+func SetAside(path string) (string, error) {
+	aside := path + corruptSuffix
+	if err := os.Rename(path, aside); err != nil {
+		return "", fmt.Errorf("setting the snapshot aside: %w", err)
+	}
+	return aside, nil
+}
