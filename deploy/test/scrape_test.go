@@ -159,12 +159,18 @@ type series struct {
 	points []promql.FPoint
 }
 
-// last returns the last value, or NaN.
-func (s series) last() float64 {
+// median returns the median of the values, or NaN. It does not mind that now and then a
+// request is counted only after its client has the answer, and the scrape was made.
+func (s series) median() float64 {
 	if len(s.points) == 0 {
 		return math.NaN()
 	}
-	return s.points[len(s.points)-1].F
+	values := make([]float64, len(s.points))
+	for i, p := range s.points {
+		values[i] = p.F
+	}
+	slices.Sort(values)
+	return values[len(values)/2]
 }
 
 // query evaluates an expression over the time of the scrapes, or at its end only.
