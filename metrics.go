@@ -39,6 +39,8 @@ var (
 
 	logQueued = prometheus.NewDesc("isekai_request_log_queued",
 		"Requests that wait to be written to the request log.", nil, nil)
+	logCapacity = prometheus.NewDesc("isekai_request_log_capacity",
+		"Requests that can wait to be written to the request log.", nil, nil)
 	logWritten = prometheus.NewDesc("isekai_request_log_written_total",
 		"Requests written to the request log.", nil, nil)
 	logDropped = prometheus.NewDesc("isekai_request_log_dropped_total",
@@ -47,7 +49,7 @@ var (
 
 var gatewayMetrics = []*prometheus.Desc{
 	requestsInFlight, requestsShed, rateLimitDecisions, routes, revision, tableAge,
-	cacheEntries, cacheHits, cacheMisses, cacheEvictions, cacheFailures, logQueued, logWritten, logDropped,
+	cacheEntries, cacheHits, cacheMisses, cacheEvictions, cacheFailures, logQueued, logCapacity, logWritten, logDropped,
 }
 
 // collector reads metrics when they are asked for. It belongs to one configuration, and
@@ -104,6 +106,7 @@ func collectGateway(ch chan<- prometheus.Metric, g *gateway.Gateway) {
 
 	log := g.RequestLog.Stats()
 	gauge(ch, logQueued, float64(log.Queued))
+	gauge(ch, logCapacity, float64(log.Capacity))
 	counter(ch, logWritten, float64(log.Written))
 	counter(ch, logDropped, float64(log.Dropped))
 }

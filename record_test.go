@@ -132,7 +132,7 @@ func TestRequestLogOff(t *testing.T) {
 		isekaiApp(cfg)["request_log"] = map[string]any{"off": true, "flush_interval": "10ms"}
 	})
 	s.get("/nowhere")
-	if res := s.do("GET", s.admin+"/api/status", ""); !strings.Contains(res.body, `"request_log":{"queued":0,"written":0,"dropped":0`) {
+	if res := s.do("GET", s.admin+"/api/status", ""); !strings.Contains(res.body, `"request_log":{"queued":0,"capacity":65536,"written":0,"dropped":0`) {
 		t.Errorf("status %s", res.body)
 	}
 	if rows := s.logged(0); len(rows) != 0 {

@@ -63,11 +63,12 @@ type (
 		SchemaKnown int64 `json:"schema_known" doc:"The newest version that this program knows. A newer schema works: it is that of a newer program."`
 	}
 	requestLogStats struct {
-		Queued  int    `json:"queued" doc:"Requests that wait to be written now."`
-		Written uint64 `json:"written" doc:"Requests that were written."`
-		Dropped uint64 `json:"dropped" doc:"Requests that found the queue full."`
-		Failed  uint64 `json:"failed" doc:"Writes that failed. They are tried again."`
-		Failing bool   `json:"failing" doc:"Whether the last write has failed."`
+		Queued   int    `json:"queued" doc:"Requests that wait to be written now."`
+		Capacity int    `json:"capacity" doc:"Requests that can wait."`
+		Written  uint64 `json:"written" doc:"Requests that were written."`
+		Dropped  uint64 `json:"dropped" doc:"Requests that found the queue full."`
+		Failed   uint64 `json:"failed" doc:"Writes that failed. They are tried again."`
+		Failing  bool   `json:"failing" doc:"Whether the last write has failed."`
 	}
 	routeCounts struct {
 		Total  int `json:"total" doc:"All routes."`

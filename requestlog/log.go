@@ -122,17 +122,18 @@ func (l *Log) Add(record *store.RequestLog) {
 
 // Stats is a Log's counters since it was made.
 type Stats struct {
-	Queued  int    `json:"queued"`  // records that wait now
-	Written uint64 `json:"written"` // rows in the store
-	Dropped uint64 `json:"dropped"` // records that found the queue full, or no store in the end
-	Failed  uint64 `json:"failed"`  // writes of a batch that failed; they are tried again
-	Failing bool   `json:"failing"` // the last write has failed
+	Queued   int    `json:"queued"`   // records that wait now
+	Capacity int    `json:"capacity"` // records that can wait
+	Written  uint64 `json:"written"`  // rows in the store
+	Dropped  uint64 `json:"dropped"`  // records that found the queue full, or no store in the end
+	Failed   uint64 `json:"failed"`   // writes of a batch that failed; they are tried again
+	Failing  bool   `json:"failing"`  // the last write has failed
 }
 
 // Stats returns the counters.
 func (l *Log) Stats() Stats {
 	return Stats{
-		Queued: len(l.queue), Written: l.written.Load(), Dropped: l.dropped.Load(),
+		Queued: len(l.queue), Capacity: cap(l.queue), Written: l.written.Load(), Dropped: l.dropped.Load(),
 		Failed: l.failed.Load(), Failing: l.failing.Load(),
 	}
 }
