@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"database/sql"
-	"slices"
 	"strings"
 	"time"
 )
@@ -21,25 +20,33 @@ func (s *sqlStore) insertLogsSQLite(ctx context.Context, rows []RequestLog) erro
 		return err
 	}
 	defer func() { _ = tx.Rollback() }() // does nothing after the commit
-	if whole := len(rows) / insertAtOnce * insertAtOnce; whole > 0 {
-		insert, err := tx.PrepareContext(ctx, insertLogsStatement(insertAtOnce))
-		if err != nil {
+	whole := len(rows) / insertAtOnce * insertAtOnce
+	if whole > 0 {
+		if err := insertChunks(ctx, tx, rows[:whole]); err != nil {
 			return err
 		}
-		defer insert.Close()
-		for part := range slices.Chunk(rows[:whole], insertAtOnce) {
-			if _, err := insert.ExecContext(ctx, logArguments(part)...); err != nil {
-				return err
-			}
-		}
-		rows = rows[whole:]
 	}
-	if len(rows) > 0 {
-		if _, err := tx.ExecContext(ctx, insertLogsStatement(len(rows)), logArguments(rows)...); err != nil {
+	if rest := rows[whole:]; len(rest) > 0 {
+		if _, err := tx.ExecContext(ctx, insertLogsStatement(len(rest)), logArguments(rest)...); err != nil {
 			return err
 		}
 	}
 	return tx.Commit()
+}
+
+// insertChunks inserts a multiple of insertAtOnce rows.
+func insertChunks(ctx context.Context, tx *sql.Tx, rows []RequestLog) error {
+	insert, err := tx.PrepareContext(ctx, insertLogsStatement(insertAtOnce))
+	if err != nil {
+		return err
+	}
+	defer insert.Close()
+	for ; len(rows) > 0; rows = rows[insertAtOnce:] {
+		if _, err := insert.ExecContext(ctx, logArguments(rows[:insertAtOnce])...); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // insertLogsStatement inserts n rows. A route that is not there becomes none.

@@ -177,5 +177,5 @@ func (b *bench) close() {
 	for _, at := range b.running {
 		at.stop()
 	}
-	os.RemoveAll(b.dir)
+	_ = os.RemoveAll(b.dir) // in a folder for temporary files
 }

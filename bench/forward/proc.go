@@ -74,7 +74,7 @@ func family(pid int) []int {
 	if err != nil {
 		return pids
 	}
-	for _, child := range strings.Fields(string(text)) {
+	for child := range strings.FieldsSeq(string(text)) {
 		if n, err := strconv.Atoi(child); err == nil {
 			pids = append(pids, n)
 		}

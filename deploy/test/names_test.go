@@ -5,7 +5,7 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/promql/parser"
 )
 
@@ -91,7 +91,7 @@ func labelsOf(node parser.Node, known map[string]map[string]bool) []string {
 	for _, child := range parser.Children(node) {
 		found = append(found, labelsOf(child, known)...)
 	}
-	return slices.DeleteFunc(found, func(l string) bool { return l == labels.MetricName })
+	return slices.DeleteFunc(found, func(l string) bool { return l == model.MetricNameLabel })
 }
 
 // TestUnknownNames makes sure that the check finds what it is for.

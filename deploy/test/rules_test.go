@@ -122,7 +122,7 @@ func TestRulesAreTidy(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				known[r.Record] = map[string]bool{labels.MetricName: true}
+				known[r.Record] = map[string]bool{model.MetricNameLabel: true}
 				for _, l := range labelsOf(parsed, known) {
 					known[r.Record][l] = true
 				}

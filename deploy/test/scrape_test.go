@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/textparse"
@@ -30,7 +31,7 @@ type sample struct {
 	native *histogram.Histogram // if the series is a native histogram
 }
 
-func (s sample) name() string { return s.labels.Get(labels.MetricName) }
+func (s sample) name() string { return s.labels.Get(model.MetricNameLabel) }
 
 // with returns whether the sample has all of these labels, given by name and value.
 func (s sample) with(pairs ...string) bool {
@@ -65,7 +66,7 @@ func (g *gateway) scrape(instance string) []sample {
 		g.t.Fatalf("reading the scrape: %v", err)
 	}
 	scraped := labels.FromStrings("job", job, "instance", instance)
-	up := labels.NewBuilder(scraped).Set(labels.MetricName, "up").Labels()
+	up := labels.NewBuilder(scraped).Set(model.MetricNameLabel, "up").Labels()
 	samples := []sample{{labels: up, value: 1}} // which Prometheus adds
 	for {
 		entry, err := p.Next()
