@@ -87,7 +87,7 @@ func (m *measurements) medianApply(s settings) time.Duration {
 }
 
 func (m *measurements) renderTables(b *strings.Builder) {
-	b.WriteString("### The table alone\n\nNanoseconds per match, median of rounds (lowest-highest), each request another text in memory; one goroutine.\n\n")
+	b.WriteString("### The table alone\n\nNanoseconds of processor time per match, median of rounds (lowest-highest), each request another text in memory; one goroutine. Build and apply are in time that passes.\n\n")
 	header := []string{"routes"}
 	for _, t := range traffics {
 		header = append(header, t.name)
