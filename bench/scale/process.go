@@ -23,8 +23,12 @@ const startWithin = 2 * time.Minute
 // build makes the gateway's binary.
 func build(ctx context.Context, dir string) (string, error) {
 	path := filepath.Join(dir, "gateway")
+	root, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", "github.com/isekai-gateway/isekai").Output()
+	if err != nil {
+		return "", fmt.Errorf("finding the gateway's module: %w", err)
+	}
 	cmd := exec.CommandContext(ctx, "go", "build", "-tags=nobadger,nomysql,nopgx", "-o", path, "./cmd/caddy")
-	cmd.Dir = ".."
+	cmd.Dir = strings.TrimSpace(string(root))
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("building the gateway: %w\n%s", err, out)
 	}
