@@ -132,8 +132,21 @@ http://:%s {
 		}
 	}
 	p.took = time.Since(began)
-	p.cpu, err = p.cpuTime()
-	return p, err
+	if p.cpu, err = p.cpuTime(); err != nil {
+		p.stop()
+		return nil, err
+	}
+	// The admin API knows the app only once Caddy has started everything.
+	for {
+		if _, _, err = p.ask(ctx, http.MethodGet, "/api/status", "", nil); err == nil {
+			return p, nil
+		}
+		if ctx.Err() != nil || time.Since(began) > startWithin {
+			p.stop()
+			return nil, err
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
 }
 
 // stop ends the process.
