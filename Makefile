@@ -36,7 +36,7 @@ GO     ?= go
 LINT   := $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help build run validate redis test test-race test-go test-e2e fuzz bench bench-micro bench-limiter bench-propagation bench-requestlog lint libc-check fmt clean
+.PHONY: help build run validate redis test test-race test-go test-e2e fuzz bench bench-micro bench-limiter bench-propagation bench-requestlog bench-scale lint libc-check fmt clean
 
 help: ## Show this list.
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z0-9-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -93,6 +93,9 @@ bench-requestlog: ## Measure the request log on PostgreSQL into bench/RESULTS.md
 
 bench-propagation: ## Measure from commit to served on three gateways into bench/RESULTS.md (a minute).
 	cd bench && $(GO) run -tags=$(TAGS) ./propagation
+
+bench-scale: ## Measure 100,000 and 1,000,000 routes into bench/RESULTS.md (some minutes, 4 GB).
+	cd bench && $(GO) run -tags=$(TAGS) ./scale
 
 lint: libc-check ## Run go vet and golangci-lint, which is compiled on first use.
 	$(GO) vet -tags=$(TAGS) ./...

@@ -157,21 +157,92 @@ func (p *yamlParser) scalar(node *yaml.Node, at *location) (any, error) {
 	return nil, p.fail(node, fmt.Sprintf("values with the tag %s are not understood", shorten(node.Tag, maxLocationName)))
 }
 
-// yamlOf writes a JSON document as YAML, with its fields in the same order.
+// yamlAtOnce is how many values of an array are turned into YAML together: what the
+// library makes of a value on the way takes a hundred times the value's room.
+const yamlAtOnce = 200
+
+// yamlOf writes a JSON object as YAML, with its fields in the same order.
 func yamlOf(document []byte) ([]byte, error) {
-	decoder := json.NewDecoder(bytes.NewReader(document))
-	decoder.UseNumber()
-	root, err := yamlNode(decoder)
-	if err != nil {
+	w := yamlWriter{from: json.NewDecoder(bytes.NewReader(document))}
+	w.from.UseNumber()
+	if err := w.object(); err != nil {
 		return nil, fmt.Errorf("writing YAML: %w", err)
 	}
+	return w.text.Bytes(), nil
+}
+
+// yamlWriter writes the fields of an object one by one, and those that are arrays in parts.
+type yamlWriter struct {
+	from *json.Decoder
+	text bytes.Buffer
+}
+
+func (w *yamlWriter) object() error {
+	if _, err := w.from.Token(); err != nil {
+		return err
+	}
+	if !w.from.More() {
+		w.text.WriteString("{}\n")
+	}
+	for w.from.More() {
+		name, err := yamlNode(w.from)
+		if err != nil {
+			return err
+		}
+		if err := w.field(name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *yamlWriter) field(name *yaml.Node) error {
+	token, err := w.from.Token()
+	if err != nil {
+		return err
+	}
+	if token != json.Delim('[') || !w.from.More() {
+		value, err := yamlOfToken(token, w.from)
+		if err != nil {
+			return err
+		}
+		return w.write(&yaml.Node{Kind: yaml.MappingNode, Content: []*yaml.Node{name, value}}, 0)
+	}
+	for first := true; w.from.More(); first = false {
+		part := &yaml.Node{Kind: yaml.SequenceNode}
+		for len(part.Content) < yamlAtOnce && w.from.More() {
+			value, err := yamlNode(w.from)
+			if err != nil {
+				return err
+			}
+			part.Content = append(part.Content, value)
+		}
+		headless := 1
+		if first {
+			headless = 0
+		}
+		if err := w.write(&yaml.Node{Kind: yaml.MappingNode, Content: []*yaml.Node{name, part}}, headless); err != nil {
+			return err
+		}
+	}
+	_, err = w.from.Token()
+	return err
+}
+
+// write appends a node, without so many of its first lines.
+func (w *yamlWriter) write(node *yaml.Node, without int) error {
 	var text bytes.Buffer
 	encoder := yaml.NewEncoder(&text)
 	encoder.SetIndent(2)
-	if err := errors.Join(encoder.Encode(root), encoder.Close()); err != nil {
-		return nil, fmt.Errorf("writing YAML: %w", err)
+	if err := errors.Join(encoder.Encode(node), encoder.Close()); err != nil {
+		return err
 	}
-	return text.Bytes(), nil
+	rest := text.Bytes()
+	for range without {
+		_, rest, _ = bytes.Cut(rest, []byte("\n"))
+	}
+	w.text.Write(rest)
+	return nil
 }
 
 func yamlNode(decoder *json.Decoder) (*yaml.Node, error) {
@@ -179,6 +250,11 @@ func yamlNode(decoder *json.Decoder) (*yaml.Node, error) {
 	if err != nil {
 		return nil, err
 	}
+	return yamlOfToken(token, decoder)
+}
+
+// yamlOfToken returns the value that begins with a token.
+func yamlOfToken(token json.Token, decoder *json.Decoder) (*yaml.Node, error) {
 	switch token := token.(type) {
 	case json.Delim:
 		node := &yaml.Node{Kind: yaml.SequenceNode}

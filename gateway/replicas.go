@@ -145,14 +145,8 @@ func (g *Gateway) leaveReplicas(ctx context.Context) {
 }
 
 func failedRoutes(table *routing.Table) []store.FailedRoute {
-	if table.Broken() == 0 {
-		return nil
-	}
 	var failed []store.FailedRoute
-	for row, problem := range table.All() {
-		if problem == nil {
-			continue
-		}
+	for row, problem := range table.Problems() {
 		failed = append(failed, store.FailedRoute{ID: row.ID, Error: shorten(problem.Error())})
 		if len(failed) == store.MaxFailedRoutes {
 			break

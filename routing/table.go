@@ -20,7 +20,7 @@ type Table struct {
 	idle     forest // routes that are not enabled, for conflicts
 	exprs    pmap[string, sharedExpr]
 	enabled  int
-	broken   int
+	broken   pmap[int64, *Route] // those that don't compile
 }
 
 // sharedExpr is a regexp that any number of routes use: compiled, it is larger
@@ -99,7 +99,7 @@ func (t *Table) compile(row *store.Route) *Route {
 func (t *Table) add(e *edit, r *Route) {
 	t.byID.set(e, r.ID, r)
 	if r.problem() != nil {
-		t.broken++
+		t.broken.set(e, r.ID, r)
 		return
 	}
 	t.shareExprs(e, r, 1)
@@ -114,7 +114,7 @@ func (t *Table) add(e *edit, r *Route) {
 func (t *Table) drop(e *edit, r *Route) {
 	t.byID.remove(e, r.ID)
 	if r.problem() != nil {
-		t.broken--
+		t.broken.remove(e, r.ID)
 		return
 	}
 	t.shareExprs(e, r, -1)
@@ -207,6 +207,18 @@ func (t *Table) All() iter.Seq2[*store.Route, error] {
 	}
 }
 
+// Problems yields the live rows that don't compile, in any order, and why. It costs
+// nothing where there are none, however many rows there are.
+func (t *Table) Problems() iter.Seq2[*store.Route, error] {
+	return func(yield func(*store.Route, error) bool) {
+		for _, r := range t.broken.all() {
+			if !yield(r.Route, r.problem()) {
+				return
+			}
+		}
+	}
+}
+
 // Len returns the number of live rows.
 func (t *Table) Len() int { return t.byID.size }
 
@@ -214,7 +226,7 @@ func (t *Table) Len() int { return t.byID.size }
 func (t *Table) Served() int { return t.enabled }
 
 // Broken returns the number of live rows that don't compile.
-func (t *Table) Broken() int { return t.broken }
+func (t *Table) Broken() int { return t.broken.size }
 
 // Revision returns the revision of the rows.
 func (t *Table) Revision() int64 { return t.revision }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -324,12 +325,31 @@ func TestBadRowsDisturbNobody(t *testing.T) {
 	for range table.All() {
 		break
 	}
+	broken := func(table *routing.Table) (ids []int64) {
+		for row, problem := range table.Problems() {
+			if problem == nil {
+				t.Errorf("Problems yields route %d, which has none", row.ID)
+			}
+			ids = append(ids, row.ID)
+		}
+		slices.Sort(ids)
+		return ids
+	}
+	if diff := cmp.Diff([]int64{5000, 20000}, broken(table)); diff != "" {
+		t.Error(diff)
+	}
+	for range table.Problems() {
+		break
+	}
 
 	fixed := *rows[4999]
 	fixed.Path, fixed.Revision = "/fixed", 8
 	next := table.Apply([]*store.Route{&fixed}, 8)
 	if next.Served() != 10000 || next.Broken() != 1 || id(next.Match(request(t, "GET", "", "/fixed"))) != 5000 {
 		t.Errorf("after the repair: served %d, broken %d", next.Served(), next.Broken())
+	}
+	if diff := cmp.Diff([][]int64{{20000}, {5000, 20000}}, [][]int64{broken(next), broken(table)}); diff != "" {
+		t.Errorf("broken in the new table and in the old one: %s", diff)
 	}
 }
 

@@ -49,6 +49,9 @@ func openPostgres(ctx context.Context, dsn string, opts Options) (Store, error) 
 			snapshot:     sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true},
 			write:        sql.TxOptions{Isolation: sql.LevelReadCommitted},
 			takeRevision: "SELECT isekai_next_revision()",
+			load: func(ctx context.Context, tick func()) ([]*Route, int64, error) {
+				return loadPostgres(ctx, pool, tick)
+			},
 			insertRoutes: insertMany,
 			updateRoutes: updateMany,
 			lockPruning:  fmt.Sprintf("SELECT pg_try_advisory_xact_lock(%d)", pruningLock),

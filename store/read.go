@@ -26,19 +26,26 @@ func (s *sqlStore) Load(ctx context.Context) ([]*Route, int64, error) {
 		routes   []*Route
 		revision int64
 	)
-	err := s.querySnapshot(ctx, "loading routes", func(ctx context.Context, q querier, tick func()) error {
-		err := q.QueryRowContext(ctx, "SELECT revision FROM revision_counter").Scan(&revision)
-		if err != nil {
-			return err
-		}
-		routes, err = readRoutes(ctx, q, tick,
-			"SELECT "+columns+" FROM routes WHERE deleted_at IS NULL ORDER BY id")
+	err := s.readMany(ctx, "loading routes", func(ctx context.Context, tick func()) (err error) {
+		routes, revision, err = s.load(ctx, tick)
 		return err
 	})
 	if err != nil {
 		return nil, 0, err
 	}
 	return routes, revision, nil
+}
+
+// loadAny is Load for any database.
+func (s *sqlStore) loadAny(ctx context.Context, tick func()) (routes []*Route, revision int64, err error) {
+	err = s.snapshotOf(ctx, tick, func(ctx context.Context, q querier, tick func()) error {
+		if err := q.QueryRowContext(ctx, "SELECT revision FROM revision_counter").Scan(&revision); err != nil {
+			return err
+		}
+		routes, err = readRoutes(ctx, q, tick, "SELECT "+columns+" FROM routes WHERE deleted_at IS NULL ORDER BY id")
+		return err
+	})
+	return routes, revision, err
 }
 
 // Changes implements Store.

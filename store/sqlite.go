@@ -70,6 +70,7 @@ func openSQLite(ctx context.Context, location string, opts Options) (Store, erro
 			InUse:    r.InUse + w.InUse,
 		}
 	}
+	s.dialect.load = s.loadAny
 	s.dialect.insertLogs, s.dialect.maintainLogs = s.insertLogsSQLite, s.maintainLogsSQLite
 	s.dialect.close = func() error {
 		return errors.Join(s.reader.Close(), s.writer.Close())

@@ -57,6 +57,9 @@ type dialect struct {
 	// just seen broken.
 	dropIdle func()
 
+	// Reads all live routes and their revision from one state of the database.
+	load func(ctx context.Context, tick func()) (routes []*Route, revision int64, err error)
+
 	// Write many routes of one revision. The former returns the new ids in the order
 	// of the rows.
 	insertRoutes func(ctx context.Context, tx *sql.Tx, rows []bulkRow, sign signature) ([]int64, error)
@@ -124,10 +127,24 @@ func (s *sqlStore) query(ctx context.Context, doing string, fn func(context.Cont
 	return s.explain(ctx, doing, err)
 }
 
-// querySnapshot runs fn in a transaction that sees one state of the database. fn
-// calls tick as rows arrive: what is bounded is the wait for the next, so that a
-// table of any size can be read.
-func (s *sqlStore) querySnapshot(ctx context.Context, doing string, fn func(ctx context.Context, q querier, tick func()) error) (err error) {
+// querySnapshot runs fn, which reads many rows, in a transaction that sees one state of
+// the database; see readMany.
+func (s *sqlStore) querySnapshot(ctx context.Context, doing string, fn func(ctx context.Context, q querier, tick func()) error) error {
+	return s.readMany(ctx, doing, func(ctx context.Context, tick func()) error { return s.snapshotOf(ctx, tick, fn) })
+}
+
+func (s *sqlStore) snapshotOf(ctx context.Context, tick func(), fn func(ctx context.Context, q querier, tick func()) error) error {
+	tx, err := s.reader.BeginTx(ctx, &s.dialect.snapshot)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = tx.Rollback() }() // after reading there is nothing to commit
+	return fn(ctx, tx, tick)
+}
+
+// readMany runs fn, which calls tick as rows arrive: what is bounded is the wait for the
+// next, so that a table of any size can be read.
+func (s *sqlStore) readMany(ctx context.Context, doing string, fn func(ctx context.Context, tick func()) error) (err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer s.observe(CallLoad, time.Now(), &err)
@@ -135,14 +152,7 @@ func (s *sqlStore) querySnapshot(ctx context.Context, doing string, fn func(ctx 
 	defer timer.Stop()
 	tick := func() { timer.Reset(s.queryTimeout) }
 
-	err = s.retryOnce(ctx, func() error {
-		tx, err := s.reader.BeginTx(ctx, &s.dialect.snapshot)
-		if err != nil {
-			return err
-		}
-		defer func() { _ = tx.Rollback() }() // after reading there is nothing to commit
-		return fn(ctx, tx, tick)
-	})
+	err = s.retryOnce(ctx, func() error { return fn(ctx, tick) })
 	return s.explain(ctx, doing, err)
 }
 
