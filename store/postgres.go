@@ -173,6 +173,8 @@ func classifySQLState(code string) errorClass {
 	case code == "42501": // insufficient_privilege
 		return errNotPermitted
 	case code == "57P01", code == "57P02", // admin_shutdown, crash_shutdown
+		code == "25006",               // read_only_sql_transaction: the server is no longer the primary
+		code == "0A000",               // feature_not_supported: a statement prepared before a migration
 		strings.HasPrefix(code, "08"): // connection exception
 		return errConnectionLost
 	default:
