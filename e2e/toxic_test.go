@@ -42,7 +42,7 @@ func newToxicDSN(t *testing.T, dsn string) (*toxic, string) {
 }
 
 // poison lets something happen to all that goes to the client from now on. The kinds
-// are those of toxiproxy: latency, bandwidth, limit_data, timeout, reset_peer.
+// are those of toxiproxy.
 func (x *toxic) poison(kind string, attributes map[string]int) {
 	x.t.Helper()
 	text, err := json.Marshal(map[string]any{"name": kind, "type": kind, "attributes": attributes})
