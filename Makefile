@@ -36,7 +36,7 @@ GO     ?= go
 LINT   := $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help build run validate redis test test-race test-go test-e2e fuzz bench bench-micro bench-limiter bench-propagation bench-requestlog bench-scale lint libc-check fmt clean
+.PHONY: help build run validate redis test test-race test-go test-e2e soak upgrade fuzz bench bench-micro bench-limiter bench-propagation bench-requestlog bench-scale lint libc-check fmt clean
 
 help: ## Show this list.
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z0-9-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -71,6 +71,18 @@ test-e2e: redis ## Run the tests that drive a built binary: ISEKAI_E2E_BINARY, o
 	cd e2e && $(GO) test -tags=$(TAGS) -count=1 -timeout 20m ./...
 	cd deploy/test && $(GO) test -tags=$(TAGS) -count=1 ./...
 
+soak: ## Run the long tests of e2e (an hour; as root, since one mounts a small disk). ISEKAI_SOAK_MINUTES shortens one.
+	cd e2e && $(GO) test -tags=$(TAGS),soak -count=1 -timeout 2h -v -run '^TestSoak' .
+
+# The earlier program is built from that commit, and both serve from one database.
+upgrade: ## Test that FROM, a release or commit (the last tag), and this version work side by side.
+	@from='$(or $(FROM),$(shell git describe --tags --abbrev=0 2>/dev/null))'; \
+	[ -n "$$from" ] || { echo "there is no release yet: name a commit, as in make upgrade FROM=main~10" >&2; exit 1; }; \
+	work=$$(mktemp -d) && trap 'git worktree remove --force "$$work/from"; rm -rf "$$work"' EXIT && \
+	git worktree add --detach "$$work/from" "$$from" && \
+	(cd "$$work/from" && $(GO) build -tags=$(TAGS) -o "$$work/previous" ./cmd/caddy) && \
+	cd e2e && ISEKAI_E2E_PREVIOUS="$$work/previous" $(GO) test -tags=$(TAGS),upgrade -count=1 -v -run '^TestUpgrade$$' .
+
 fuzz: ## Run every fuzz test for FUZZTIME (20s).
 	@for package in $$($(GO) list ./...); do \
 		for name in $$($(GO) test -tags=$(TAGS) -list '^Fuzz' $$package | grep '^Fuzz'); do \
@@ -99,7 +111,7 @@ bench-scale: ## Measure 100,000 and 1,000,000 routes into bench/RESULTS.md (some
 
 lint: libc-check ## Run go vet and golangci-lint, which is compiled on first use.
 	$(GO) vet -tags=$(TAGS) ./...
-	cd e2e && $(GO) vet -tags=$(TAGS) ./...
+	cd e2e && $(GO) vet -tags=$(TAGS),soak,upgrade ./...
 	cd bench && $(GO) vet -tags=$(TAGS) ./... && $(GO) build -tags=$(TAGS) ./...
 	cd deploy/test && $(GO) vet -tags=$(TAGS) ./...
 	$(LINT) run ./...

@@ -82,6 +82,11 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if ready, ok := h.healthOf(r.URL.Path); ok {
 		return app.serveHealth(w, r, ready)
 	}
+	if caddy.Exiting() && r.Header.Get("Upgrade") == "" {
+		// While shutdown_delay runs, connections that are kept move to other replicas
+		// after an answer, rather than end under a request later.
+		w.Header()["Connection"] = []string{"close"}
+	}
 
 	x := &pipeline.Exchange{RequestID: requestID(r)}
 	beginTrace(r, x)

@@ -3,6 +3,7 @@ package e2e_test
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -16,6 +17,7 @@ type load struct {
 	failed  atomic.Int64
 	mu      sync.Mutex
 	first   []string // what went wrong, at most a few
+	took    []time.Duration
 	stopped chan struct{}
 	wg      sync.WaitGroup
 	client  *http.Client
@@ -25,7 +27,13 @@ type load struct {
 // clients, until stop is called. An answer is right if it is a 200 with a body
 // that accept takes.
 func (g *gateway) startLoad(clients int, path string, accept func(body string) bool) *load {
-	l := &load{t: g.t, stopped: make(chan struct{}), client: newClient()}
+	return g.startLoadBy(newClient(), clients, http.MethodGet, path, accept)
+}
+
+// startLoadBy is startLoad by one client and method. The client repeats a GET by itself
+// if a connection was closed under it, and a POST never.
+func (g *gateway) startLoadBy(client *http.Client, clients int, method, path string, accept func(body string) bool) *load {
+	l := &load{t: g.t, stopped: make(chan struct{}), client: client}
 	from := *g
 	from.client = l.client
 	for range clients {
@@ -36,7 +44,9 @@ func (g *gateway) startLoad(clients int, path string, accept func(body string) b
 					return
 				default:
 				}
-				a, err := from.trySend(http.MethodGet, path)
+				began := time.Now()
+				a, err := from.trySend(method, path)
+				l.note(time.Since(began))
 				switch {
 				case err != nil:
 					l.fail(err.Error())
@@ -62,6 +72,26 @@ func (l *load) fail(what string) {
 	if len(l.first) < 5 {
 		l.first = append(l.first, fmt.Sprintf("%s %s", time.Now().UTC().Format("15:04:05.000"), what))
 	}
+}
+
+func (l *load) note(took time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.took = append(l.took, took)
+}
+
+// p99 returns a figure to log: the 99th percentile of what requests have taken since
+// the last call.
+func (l *load) p99() time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	took := l.took
+	l.took = nil
+	if len(took) == 0 {
+		return 0
+	}
+	slices.Sort(took)
+	return took[len(took)*99/100]
 }
 
 // more waits for n further requests.

@@ -41,6 +41,9 @@ type settings struct {
 	site    string   // further directives of the plain site
 	handler string   // further options of the isekai directive
 	sites   string   // further sites
+
+	binary      string // another program than the one under test
+	descriptors int    // the most files that the process may open; default: the system's
 }
 
 // gateway is one child process with its ports and folder.
@@ -164,7 +167,15 @@ func (g *gateway) start(args ...string) {
 	if len(args) == 0 {
 		args = []string{"run", "--config", g.caddyfile, "--adapter", "caddyfile"}
 	}
-	cmd := exec.Command(binary(g.t), args...)
+	program := g.set.binary
+	if program == "" {
+		program = binary(g.t)
+	}
+	cmd := exec.Command(program, args...)
+	if g.set.descriptors > 0 {
+		limited := append([]string{"-c", `ulimit -n "$0" && exec "$@"`, itoa(g.set.descriptors), program}, args...)
+		cmd = exec.Command("sh", limited...)
+	}
 	cmd.Dir = g.dir
 	cmd.Env = append(os.Environ(), "XDG_DATA_HOME="+g.dir, "XDG_CONFIG_HOME="+g.dir, "HOME="+g.dir)
 	cmd.Env = append(cmd.Env, g.set.env...)

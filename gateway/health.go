@@ -122,6 +122,7 @@ func (g *Gateway) noteStore(err error) {
 	case !changed:
 	case err != nil:
 		g.cfg.Log().Error("route store is down", zap.Error(err))
+		g.news.tell() // the watcher may have set out to wait for long
 	case first:
 		g.cfg.Log().Info("route store is up", zap.String("driver", g.store.Stats().Driver))
 	default:

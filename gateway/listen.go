@@ -133,14 +133,19 @@ func (g *Gateway) heard(revision int64) {
 	n.polled = revision
 }
 
-// pollInterval is how long to wait for an announcement before the store is asked.
+// pollInterval is how long to wait for an announcement before the store is asked. While
+// the store is down nothing is announced, and an interval of choice may be an hour.
 func (g *Gateway) pollInterval() time.Duration {
-	if g.cfg.PollInterval > 0 {
+	up := g.StoreUp()
+	switch {
+	case g.cfg.PollInterval > 0 && up:
 		return g.cfg.PollInterval
+	case g.cfg.PollInterval > 0:
+		return min(g.cfg.PollInterval, DefaultPollInterval)
 	}
 	g.news.mu.Lock()
 	defer g.news.mu.Unlock()
-	if g.news.listening && g.StoreUp() {
+	if g.news.listening && up {
 		return DefaultListeningPollInterval
 	}
 	return DefaultPollInterval

@@ -14,15 +14,20 @@ import (
 // routesChannel is where isekai_next_revision announces every revision.
 const routesChannel = "isekai_routes"
 
+// serverQuery names what revisions are numbers of. A database that took another's place
+// may have its tables' oids, and tables that were restored their database's.
+const serverQuery = `SELECT concat_ws(' ', pg_postmaster_start_time(), 'revision_counter'::regclass::oid,
+	(SELECT oid FROM pg_database WHERE datname = current_database()))`
+
 // listenerSuffix tells the listener's connection from the pool's in pg_stat_activity.
 const listenerSuffix = "-listener"
 
 // Listener hears of revisions, see Store.Listen. Its functions must not block.
 type Listener struct {
 	// Ready is called once, when no later revision can be missed. What was committed
-	// before has to be read. server names the run of the database server: after a
-	// restart or a failover it is another, and then the same numbers may stand for
-	// other changes.
+	// before has to be read. server names the run of the database server and its
+	// database: after a restart, a failover or the restore of a dump it is another, and
+	// then the same numbers may stand for other changes.
 	Ready func(server string)
 
 	// Revision is called with the number of a revision that was committed.
@@ -71,7 +76,7 @@ func listenPostgres(ctx context.Context, config *pgx.ConnConfig, heartbeat time.
 		return err
 	}
 	var server string
-	if err := conn.QueryRow(beginning, "SELECT pg_postmaster_start_time()::text", pgx.QueryExecModeSimpleProtocol).Scan(&server); err != nil {
+	if err := conn.QueryRow(beginning, serverQuery, pgx.QueryExecModeSimpleProtocol).Scan(&server); err != nil {
 		return err
 	}
 	on.Ready(server)

@@ -29,6 +29,10 @@ const migrationLock = migrations.PostgresLock
 // "isekaihi" in ASCII.
 const pruningLock = 0x6973656b61696869
 
+// closeTimeout bounds Close. Connections that have not ended by then do so by
+// themselves, within pgx's own time.
+const closeTimeout = 5 * time.Second
+
 func openPostgres(ctx context.Context, dsn string, opts Options) (Store, error) {
 	config, err := parsePostgresDSN(dsn, opts)
 	if err != nil {
@@ -84,9 +88,20 @@ func openPostgres(ctx context.Context, dsn string, opts Options) (Store, error) 
 				}
 			},
 			close: func() error {
-				err := db.Close()
-				pool.Close()
-				return err
+				// Both wait for the farewell of connections that a timeout has ended, which a
+				// silent server takes long to answer: pgx gives it 15 seconds and more.
+				closed := make(chan error, 1)
+				go func() {
+					err := db.Close()
+					pool.Close()
+					closed <- err
+				}()
+				select {
+				case err := <-closed:
+					return err
+				case <-time.After(closeTimeout):
+					return nil
+				}
 			},
 		},
 	}, nil
@@ -176,6 +191,8 @@ func classifySQLState(code string) errorClass {
 	case code == "42501": // insufficient_privilege
 		return errNotPermitted
 	case code == "57P01", code == "57P02", // admin_shutdown, crash_shutdown
+		code == "25006",               // read_only_sql_transaction: the server is no longer the primary
+		code == "0A000",               // feature_not_supported: a statement prepared before a migration
 		strings.HasPrefix(code, "08"): // connection exception
 		return errConnectionLost
 	default:

@@ -84,7 +84,7 @@ const (
 	errUnique
 	errBadValue
 	errNotPermitted
-	errConnectionLost // by a connection that had been made; a new one may work
+	errConnectionLost // the connection that had been made is of no use; a new one may work
 )
 
 // querier is a database, or a transaction in it.
@@ -165,21 +165,27 @@ func (s *sqlStore) change(ctx context.Context, doing string, fn func(ctx context
 }
 
 func (s *sqlStore) transact(ctx context.Context, fn func(ctx context.Context, tx *sql.Tx, revision int64) error) error {
-	var tx *sql.Tx
-	// Beginning may be retried, since nothing has been written yet.
+	var (
+		tx       *sql.Tx
+		revision int64
+	)
+	// The beginning may be retried, since nothing has been written yet. It shows, too,
+	// whether the server still takes writes: one that was the primary may not.
 	err := s.retryOnce(ctx, func() (err error) {
-		tx, err = s.writer.BeginTx(ctx, &s.dialect.write)
-		return err
+		if tx, err = s.writer.BeginTx(ctx, &s.dialect.write); err != nil {
+			return err
+		}
+		if err := tx.QueryRowContext(ctx, s.takeRevision).Scan(&revision); err != nil {
+			_ = tx.Rollback() // what matters is the error before it
+			return err
+		}
+		return nil
 	})
 	if err != nil {
 		return err
 	}
 	defer func() { _ = tx.Rollback() }() // does nothing after the commit
 
-	var revision int64
-	if err := tx.QueryRowContext(ctx, s.takeRevision).Scan(&revision); err != nil {
-		return err
-	}
 	if err := fn(ctx, tx, revision); err != nil {
 		return err
 	}
@@ -191,8 +197,8 @@ func (s *sqlStore) transact(ctx context.Context, fn func(ctx context.Context, tx
 	return tx.Commit()
 }
 
-// retryOnce runs fn again if the server had closed the connection, as it does
-// to all pooled ones when it restarts.
+// retryOnce runs fn again if the connection was of no more use, as all pooled ones are
+// when the server has restarted.
 func (s *sqlStore) retryOnce(ctx context.Context, fn func() error) error {
 	err := fn()
 	if err != nil && ctx.Err() == nil && s.classify(err) == errConnectionLost {

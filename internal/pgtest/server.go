@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -39,25 +40,68 @@ type Server struct {
 	account  *account
 	data     string
 	port     int
+	args     []string // further ones of postgres
 
 	cmd    *exec.Cmd // nil when stopped
 	orders io.WriteCloser
 	paused []int // processes that Pause has stopped
 }
 
-// NewServer starts a server that ends with the test. It never uses
+// NewServer starts a server that ends with the test, with further arguments of
+// postgres, such as "-c", "max_connections=20". It never uses
 // ISEKAI_TEST_DATABASE_URL, since a test must not stop a server of others.
-func NewServer(t testing.TB) *Server {
+func NewServer(t testing.TB, args ...string) *Server {
 	t.Helper()
-	s, err := startServer()
+	return NewServerIn(t, "", args...)
+}
+
+// NewServerIn is NewServer with the data in a folder below parent, which any
+// account must be able to enter, and which is not removed.
+func NewServerIn(t testing.TB, parent string, args ...string) *Server {
+	t.Helper()
+	s, err := startServerIn(parent, args)
 	if err != nil {
 		t.Fatalf("starting PostgreSQL: %v", err)
 	}
+	s.endWith(t)
+	return s
+}
+
+func (s *Server) endWith(t testing.TB) {
 	t.Cleanup(func() {
 		s.halt("")
 		os.RemoveAll(s.data)
 	})
-	return s
+}
+
+// NewStandby starts a server that follows s, takes reads, and becomes a primary by
+// pg_promote(). For that, s is stopped and started again.
+func (s *Server) NewStandby(t testing.TB) *Server {
+	t.Helper()
+	standby, err := s.newFolder("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Stop(t)
+	// A server that starts from these files recovers as after a crash, and goes on so.
+	out, err := exec.Command("cp", "-a", s.cluster(), standby.data).CombinedOutput()
+	if err != nil {
+		t.Fatalf("copying the cluster: %v\n%s", err, out)
+	}
+	signal := filepath.Join(standby.cluster(), "standby.signal")
+	if err := os.WriteFile(signal, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.account.own(signal); err != nil {
+		t.Fatal(err)
+	}
+	s.Start(t)
+	standby.args = append(standby.args, "-c", fmt.Sprintf("primary_conninfo=host=127.0.0.1 port=%d user=postgres", s.port))
+	if err := standby.start(); err != nil {
+		t.Fatalf("starting a standby: %v", err)
+	}
+	standby.endWith(t)
+	return standby
 }
 
 // DSN names the server's database "postgres". It stays the same across starts.
@@ -135,7 +179,9 @@ func (s *Server) resume() {
 	s.paused = nil
 }
 
-func startServer() (*Server, error) {
+func startServer() (*Server, error) { return startServerIn("", nil) }
+
+func startServerIn(parent string, args []string) (*Server, error) {
 	programs, err := findPrograms()
 	if err != nil {
 		return nil, err
@@ -144,36 +190,52 @@ func startServer() (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	s, err := (&Server{programs: programs, account: acct, args: args}).newFolder(parent)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.initialize(); err != nil {
+		os.RemoveAll(s.data)
+		return nil, err
+	}
+	if err := s.start(); err != nil {
+		os.RemoveAll(s.data)
+		return nil, err
+	}
+	return s, nil
+}
+
+// newFolder returns a server like s, with a folder of its own.
+func (s *Server) newFolder(parent string) (*Server, error) {
 	// The temporary folder of root may be closed to the server's account.
-	parent := ""
-	if acct != nil {
+	if parent == "" && s.account != nil {
 		parent = "/tmp"
 	}
 	data, err := os.MkdirTemp(parent, "isekai-pgtest-")
 	if err != nil {
 		return nil, fmt.Errorf("making the data folder: %w", err)
 	}
-	s := &Server{programs: programs, account: acct, data: data}
-	if err := s.initialize(); err != nil {
-		os.RemoveAll(data)
-		return nil, err
+	if err := s.account.own(data); err != nil {
+		return nil, fmt.Errorf("giving the data folder to the server's account: %w", err)
 	}
+	return &Server{programs: s.programs, account: s.account, data: data, args: slices.Clone(s.args)}, nil
+}
+
+// start finds a port and runs the server on it.
+func (s *Server) start() error {
+	var err error
 	for range portTries {
 		if s.port, err = freePort(); err != nil {
 			break
 		}
 		if err = s.run(); err == nil {
-			return s, nil
+			return nil
 		}
 	}
-	os.RemoveAll(data)
-	return nil, err
+	return err
 }
 
 func (s *Server) initialize() error {
-	if err := s.account.own(s.data); err != nil {
-		return fmt.Errorf("giving the data folder to the server's account: %w", err)
-	}
 	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, filepath.Join(s.programs, "initdb"),
@@ -197,10 +259,13 @@ func (s *Server) run() error {
 
 	// What costs time only to survive a crash of the machine is off. Commits
 	// must survive Stop, so synchronous_commit is not.
-	cmd := exec.Command("sh", "-c", guardian, "sh", s.data, filepath.Join(s.programs, "postgres"),
+	args := []string{
+		"-c", guardian, "sh", s.data, filepath.Join(s.programs, "postgres"),
 		"-D", s.cluster(), "-p", strconv.Itoa(s.port),
 		"-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-c", "max_connections=300",
-		"-c", "fsync=off", "-c", "full_page_writes=off")
+		"-c", "fsync=off", "-c", "full_page_writes=off",
+	}
+	cmd := exec.Command("sh", append(args, s.args...)...)
 	cmd.Dir = s.data
 	cmd.Stdout, cmd.Stderr = logFile, logFile
 	s.account.apply(cmd)
