@@ -110,14 +110,14 @@ auth_type = any
 pool_mode = %s
 default_pool_size = 20
 `, config.Host, config.Port, config.User, password, port, mode)
-	if err := os.WriteFile(path, []byte(text), 0o644); err != nil { //nolint:gosec // read by the pooler's own account
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	args := []string{path}
 	if os.Getuid() == 0 {
 		args = []string{"-u", "nobody", path} // it refuses to be root
 		for dir := filepath.Dir(path); dir != os.TempDir() && dir != "/"; dir = filepath.Dir(dir) {
-			if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // the same
+			if err := os.Chmod(dir, 0o755); err != nil {
 				t.Fatal(err)
 			}
 		}

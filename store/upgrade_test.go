@@ -312,12 +312,8 @@ func relay(client net.Conn, to string, hear func(string), done *sync.WaitGroup) 
 		}
 	})
 	from, forward := pgproto3.NewBackend(client, client), pgproto3.NewFrontend(server, server)
-	startup, err := from.ReceiveStartupMessage()
+	message, err := from.ReceiveStartupMessage()
 	for err == nil {
-		message, ok := startup.(pgproto3.FrontendMessage)
-		if !ok {
-			return
-		}
 		if parse, ok := message.(*pgproto3.Parse); ok {
 			hear(parse.Query)
 		}
@@ -325,6 +321,6 @@ func relay(client net.Conn, to string, hear func(string), done *sync.WaitGroup) 
 		if err = forward.Flush(); err != nil {
 			return
 		}
-		startup, err = from.Receive()
+		message, err = from.Receive()
 	}
 }

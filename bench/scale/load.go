@@ -22,8 +22,8 @@ const loadConns = 16
 const answerSize = 128
 
 // startBackend starts what all routes forward to.
-func startBackend() (url string, stop func(), err error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+func startBackend(ctx context.Context) (url string, stop func(), err error) {
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return "", nil, err
 	}

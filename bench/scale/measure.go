@@ -77,7 +77,7 @@ const sameHost = "same.example.com"
 
 // processes measures what needs a database and the binary.
 func (m *measurements) processes(ctx context.Context, s settings, dir string) error {
-	backend, stopBackend, err := startBackend()
+	backend, stopBackend, err := startBackend(ctx)
 	if err != nil {
 		return err
 	}
@@ -144,10 +144,10 @@ func (m *measurements) processes(ctx context.Context, s settings, dir string) er
 }
 
 func (m *measurements) load(ctx context.Context, s settings, gateways [2]*process) error {
-	pinSelf()
-	defer unpinSelf()
+	pinSelf(ctx)
+	defer unpinSelf(ctx)
 	sameText := text(sameHost, "/same/42")
-	random := rand.New(rand.NewPCG(5, 6)) //nolint:gosec // to be repeatable
+	random := rand.New(rand.NewPCG(5, 6))
 	spread := make([]string, s.requests)
 	for i := range spread {
 		q := hit(random.IntN(s.routes), s.routes, s.hosts)

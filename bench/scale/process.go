@@ -27,7 +27,7 @@ func build(ctx context.Context, dir string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("finding the gateway's module: %w", err)
 	}
-	cmd := exec.CommandContext(ctx, "go", "build", "-tags=nobadger,nomysql,nopgx", "-o", path, "./cmd/caddy")
+	cmd := exec.CommandContext(ctx, "go", "build", "-tags=nobadger,nomysql,nopgx", "-o", path, "./cmd/caddy") //nolint:gosec // in a folder of this run's own
 	cmd.Dir = strings.TrimSpace(string(root))
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("building the gateway: %w\n%s", err, out)
@@ -49,8 +49,8 @@ type process struct {
 }
 
 // freeAddr returns an address of this machine that nobody listens on.
-func freeAddr() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+func freeAddr(ctx context.Context) (string, error) {
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return "", err
 	}
@@ -62,10 +62,10 @@ func freeAddr() (string, error) {
 // pinned it has one processor, the first.
 func startProcess(ctx context.Context, binary, dsn, dir string, pinned bool) (_ *process, err error) {
 	p := &process{exited: make(chan struct{}), log: new(bytes.Buffer), dir: dir}
-	if p.addr, err = freeAddr(); err != nil {
+	if p.addr, err = freeAddr(ctx); err != nil {
 		return nil, err
 	}
-	if p.admin, err = freeAddr(); err != nil {
+	if p.admin, err = freeAddr(ctx); err != nil {
 		return nil, err
 	}
 	_, port, err := net.SplitHostPort(p.addr)
@@ -110,14 +110,7 @@ http://:%s {
 		_ = p.cmd.Wait()
 		close(p.exited)
 	}()
-	for {
-		resp, err := http.Get("http://" + p.addr + "/healthz/ready")
-		if err == nil {
-			_ = resp.Body.Close()
-			if resp.StatusCode == http.StatusOK {
-				break
-			}
-		}
+	for !p.isReady(ctx) {
 		select {
 		case <-p.exited:
 			return nil, fmt.Errorf("the gateway has ended: %s", p.log)
@@ -160,6 +153,20 @@ func (p *process) stop() {
 	}
 }
 
+// isReady asks whether the gateway serves its routes.
+func (p *process) isReady(ctx context.Context) bool {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+p.addr+"/healthz/ready", nil)
+	if err != nil {
+		return false
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return false
+	}
+	_ = resp.Body.Close()
+	return resp.StatusCode == http.StatusOK
+}
+
 // canPin reports whether there is what processes are pinned with, and a processor to
 // spare.
 func canPin() bool {
@@ -168,16 +175,16 @@ func canPin() bool {
 }
 
 // pinSelf puts this process, with all its threads, on another processor than gateways.
-func pinSelf() {
+func pinSelf(ctx context.Context) {
 	if canPin() {
-		_ = exec.Command("taskset", "-a", "-p", "-c", "1", strconv.Itoa(os.Getpid())).Run() //nolint:gosec // a number
+		_ = exec.CommandContext(ctx, "taskset", "-a", "-p", "-c", "1", strconv.Itoa(os.Getpid())).Run() //nolint:gosec // a number
 	}
 }
 
 // unpinSelf lets this process have all processors again.
-func unpinSelf() {
+func unpinSelf(ctx context.Context) {
 	if canPin() {
-		_ = exec.Command("taskset", "-a", "-p", "-c", "0-1", strconv.Itoa(os.Getpid())).Run() //nolint:gosec // a number
+		_ = exec.CommandContext(ctx, "taskset", "-a", "-p", "-c", "0-1", strconv.Itoa(os.Getpid())).Run() //nolint:gosec // a number
 	}
 }
 

@@ -107,7 +107,7 @@ var traffics = []traffic{
 // makeRequests makes count requests of a sort of traffic. There are many, so that they
 // find no more of a large table in the processor's caches than traffic would.
 func makeRequests(t traffic, count, n, hosts int) []routing.Request {
-	random := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // to be repeatable
+	random := rand.New(rand.NewPCG(1, 2))
 	list := make([]routing.Request, count)
 	for i := range list {
 		list[i] = t.make(random, n, hosts)
