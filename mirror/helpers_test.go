@@ -1,6 +1,7 @@
 package mirror_test
 
 import (
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -156,11 +157,16 @@ func await[T any](t *testing.T, ch <-chan T, what string) T {
 // awaitStats polls until the queue's counts are as wanted.
 func awaitStats(t *testing.T, q *mirror.Queue, want mirror.Stats) {
 	t.Helper()
+	awaitStatsThat(t, q, fmt.Sprintf("%+v", want), func(got mirror.Stats) bool { return got == want })
+}
+
+func awaitStatsThat(t *testing.T, q *mirror.Queue, what string, ok func(mirror.Stats) bool) {
+	t.Helper()
 	var got mirror.Stats
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-		if got = q.Stats(); got == want {
+		if got = q.Stats(); ok(got) {
 			return
 		}
 	}
-	t.Fatalf("the counts are %+v, want %+v", got, want)
+	t.Fatalf("the counts are %+v, want %s", got, what)
 }

@@ -155,9 +155,24 @@ func (q *Queue) work(ctx context.Context) {
 	}
 }
 
-// send sends a copy and counts what became of it.
+// send sends a copy and counts what became of it, once its place and memory are free
+// again: who sees the count may rely on them.
 func (q *Queue) send(ctx context.Context, c *Copy) {
 	d := c.mirror.destination
+	err := q.deliver(ctx, d, c)
+	switch {
+	case err == nil:
+		q.counters.sent.Add(1)
+	case ctx.Err() != nil:
+		q.counters.shutdown.Add(1)
+	default:
+		d.report("copies can't be delivered", err)
+		q.counters.failed.Add(1)
+	}
+}
+
+// deliver sends a copy and gives back what it took.
+func (q *Queue) deliver(ctx context.Context, d *Destination, c *Copy) error {
 	defer func() {
 		q.mu.Lock()
 		d.sending--
@@ -165,14 +180,5 @@ func (q *Queue) send(ctx context.Context, c *Copy) {
 		q.mu.Unlock()
 		c.release()
 	}()
-	err := d.exchange(ctx, c)
-	switch {
-	case err == nil:
-		q.counters.sent.Add(1)
-	case ctx.Err() != nil:
-		q.counters.shutdown.Add(1)
-	default:
-		q.counters.failed.Add(1)
-		d.report("copies can't be delivered", err)
-	}
+	return d.exchange(ctx, c)
 }

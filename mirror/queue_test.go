@@ -185,7 +185,11 @@ func TestFailuresAreLoggedOnce(t *testing.T) {
 	for range 10 {
 		send(t, "GET", site, nil)
 	}
-	awaitStats(t, q, mirror.Stats{Failed: 2, Dropped: mirror.Dropped{QueueFull: 8}})
+	// On a slow machine a copy has failed before the last request comes, and one more
+	// finds a place.
+	awaitStatsThat(t, q, "several copies have failed", func(s mirror.Stats) bool {
+		return s.Failed >= 2 && s.Failed+s.Dropped.QueueFull == 10
+	})
 	if logs.Len() != 1 {
 		t.Errorf("there are %d lines: %v", logs.Len(), logs.All())
 	}
