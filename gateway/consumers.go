@@ -19,13 +19,13 @@ import (
 // ErrStoreDown.
 func (g *Gateway) Consumers(ctx context.Context, name string, after int64, limit int) ([]*store.Consumer, error) {
 	list, err := g.store.Consumers(ctx, name, after, limit)
-	return list, g.readError(err)
+	return list, g.storeError(err)
 }
 
 // Consumer returns the consumer with this id. Errors: store.ErrNotFound, ErrStoreDown.
 func (g *Gateway) Consumer(ctx context.Context, id int64) (*store.Consumer, error) {
 	c, err := g.store.Consumer(ctx, id)
-	return c, g.readError(err)
+	return c, g.storeError(err)
 }
 
 // CreateConsumer stores a new consumer. Errors: store.FieldErrors, store.ErrNameTaken,
@@ -58,10 +58,10 @@ func (g *Gateway) DeleteConsumer(ctx context.Context, id, ifRevision int64, by s
 // is no such consumer, ErrStoreDown.
 func (g *Gateway) Keys(ctx context.Context, consumer int64) ([]*store.APIKey, error) {
 	if _, err := g.store.Consumer(ctx, consumer); err != nil {
-		return nil, g.readError(err)
+		return nil, g.storeError(err)
 	}
 	list, err := g.store.Keys(ctx, consumer)
-	return list, g.readError(err)
+	return list, g.storeError(err)
 }
 
 // CreateKey stores a key, whose ID and Hash are set. Errors: store.FieldErrors,
@@ -93,7 +93,7 @@ func (g *Gateway) DeleteKey(ctx context.Context, consumer int64, id string, by s
 // Tokens returns the tokens for the admin API, oldest first. Errors: ErrStoreDown.
 func (g *Gateway) Tokens(ctx context.Context) ([]*store.AdminToken, error) {
 	list, err := g.store.Tokens(ctx)
-	return list, g.readError(err)
+	return list, g.storeError(err)
 }
 
 // CreateToken stores a token, whose ID and Hash are set. Errors: store.FieldErrors,
@@ -115,7 +115,7 @@ func (g *Gateway) DeleteToken(ctx context.Context, id string, by store.Author) e
 // sorts err otherwise.
 func (g *Gateway) written(ctx context.Context, err error) error {
 	if err != nil {
-		return g.readError(err)
+		return g.storeError(err)
 	}
 	// The client may be gone already, but its change must take effect.
 	if err := g.sync(context.WithoutCancel(ctx)); err != nil {
@@ -127,8 +127,9 @@ func (g *Gateway) written(ctx context.Context, err error) error {
 	return nil
 }
 
-// readError sorts an error of the store on rows that are not routes.
-func (g *Gateway) readError(err error) error {
+// storeError sorts an error of the store: those that callers can tell apart stay, all
+// others are the database's and become ErrStoreDown.
+func (g *Gateway) storeError(err error) error {
 	if err == nil {
 		return nil
 	}

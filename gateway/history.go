@@ -29,17 +29,14 @@ const (
 // Revisions returns revisions as store.Histories does; ErrStoreDown if it can't.
 func (g *Gateway) Revisions(ctx context.Context, filter store.RevisionFilter, before int64, limit, perRevision int) ([]*store.Revision, error) {
 	list, err := g.store.Revisions(ctx, filter, before, limit, perRevision)
-	if err != nil {
-		return nil, g.writeError(ctx, err)
-	}
-	return list, nil
+	return list, g.storeError(err)
 }
 
 // Revision returns one revision as store.Histories does; ErrStoreDown if it can't.
 func (g *Gateway) Revision(ctx context.Context, number, after int64, limit int) (*store.Revision, error) {
 	r, err := g.store.RevisionChanges(ctx, number, after, limit)
 	if err != nil && !errors.Is(err, store.ErrNoRevision) {
-		err = g.writeError(ctx, err)
+		err = g.storeError(err)
 	}
 	return r, err
 }
@@ -50,7 +47,7 @@ func (g *Gateway) DeletedRoute(ctx context.Context, id int64) (*store.Route, err
 	row, err := g.store.Row(ctx, id)
 	switch {
 	case err != nil:
-		return nil, g.writeError(ctx, err)
+		return nil, g.storeError(err)
 	case row.DeletedAt == nil:
 		return nil, store.ErrConflict
 	}

@@ -10,5 +10,5 @@ import (
 // before, only those that come after it in that order. Errors: ErrStoreDown.
 func (g *Gateway) Logs(ctx context.Context, filter store.LogFilter, before *store.LogCursor, limit int) ([]*store.RequestLog, error) {
 	rows, err := g.store.Logs(ctx, filter, before, limit)
-	return rows, g.readError(err)
+	return rows, g.storeError(err)
 }

@@ -40,7 +40,7 @@ func (g *Gateway) ID() string { return g.reporter.row.ID }
 // Errors: ErrStoreDown.
 func (g *Gateway) Replicas(ctx context.Context) ([]*store.Replica, int64, error) {
 	list, revision, err := g.store.Replicas(ctx)
-	return list, revision, g.readError(err)
+	return list, revision, g.storeError(err)
 }
 
 // reportApplied has the reporter look at the table.

@@ -135,21 +135,13 @@ func (g *Gateway) apply(ctx context.Context, revision int64, written ...*store.R
 	}
 }
 
-// writeError sorts a store's error: those that callers can tell apart stay,
-// all others are the database's and become ErrStoreDown.
+// writeError is storeError for writes of routes.
 func (g *Gateway) writeError(ctx context.Context, err error) error {
-	switch {
-	case errors.Is(err, store.ErrStale):
+	if errors.Is(err, store.ErrStale) {
 		// Somebody else wrote: let the client's next read on this node show it.
 		if err := g.sync(ctx); err != nil {
 			g.noteStore(err)
 		}
-		return err
-	case errors.Is(err, store.ErrNotFound), errors.Is(err, store.ErrConflict), errors.Is(err, store.ErrInvalid):
-		return err
-	case errors.Is(err, context.Canceled):
-		return err
 	}
-	g.noteStore(err)
-	return fmt.Errorf("%w: %w", ErrStoreDown, err)
+	return g.storeError(err)
 }
