@@ -9,27 +9,21 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/isekai-gateway/isekai/bench/internal/report"
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	is, err := work(ctx)
-	if !is {
-		err = run(ctx, os.Args[1:])
-	}
-	stop()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "forward:", err)
-		os.Exit(1)
-	}
+	report.Main("forward", func(ctx context.Context, args []string) error {
+		if is, err := work(ctx); is {
+			return err
+		}
+		return run(ctx, args)
+	})
 }
 
 func run(ctx context.Context, args []string) error {

@@ -6,9 +6,6 @@ import (
 	"context"
 	"errors"
 	"flag"
-	"fmt"
-	"os"
-	"os/signal"
 	"strings"
 	"time"
 
@@ -21,15 +18,7 @@ const (
 	window = time.Minute
 )
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	err := run(ctx, os.Args[1:])
-	stop()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "limiter:", err)
-		os.Exit(1)
-	}
-}
+func main() { report.Main("limiter", run) }
 
 func run(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("limiter", flag.ContinueOnError)
@@ -66,17 +55,9 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 
-	command := strings.Join(append([]string{"go run ./limiter"}, args...), " ")
+	command := report.Command("limiter", args)
 	text := render(s, contenders, measured, accurate, runInfo{command, began, load})
-	fmt.Println(text)
-	if *results == "-" {
-		return nil
-	}
-	if err := report.WriteSection(*results, "limiter", text); err != nil {
-		return err
-	}
-	fmt.Fprintf(os.Stderr, "wrote %s, %v after the start\n", *results, time.Since(began).Round(time.Second))
-	return nil
+	return report.Publish(*results, "limiter", text, began)
 }
 
 // runInfo is what a reader has to know of a run.

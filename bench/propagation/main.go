@@ -6,25 +6,13 @@ import (
 	"context"
 	"errors"
 	"flag"
-	"fmt"
-	"os"
-	"os/signal"
-	"strings"
 	"time"
 
 	"github.com/isekai-gateway/isekai/bench/internal/postgres"
 	"github.com/isekai-gateway/isekai/bench/internal/report"
 )
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	err := run(ctx, os.Args[1:])
-	stop()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "propagation:", err)
-		os.Exit(1)
-	}
-}
+func main() { report.Main("propagation", run) }
 
 // settings are what a run can be told.
 type settings struct {
@@ -53,7 +41,7 @@ func run(ctx context.Context, args []string) error {
 		return errors.New("all numbers must be at least 1")
 	}
 	info := runInfo{
-		command: strings.Join(append([]string{"go run ./propagation"}, args...), " "),
+		command: report.Command("propagation", args),
 		began:   time.Now(),
 		load:    report.Load(),
 		server:  "the one of -dsn",
@@ -73,15 +61,7 @@ func run(ctx context.Context, args []string) error {
 	}
 	info.loadAfter = report.Load()
 	text := render(s, measured, info)
-	fmt.Println(text)
-	if *results == "-" {
-		return nil
-	}
-	if err := report.WriteSection(*results, "propagation", text); err != nil {
-		return err
-	}
-	fmt.Fprintf(os.Stderr, "wrote %s, %v after the start\n", *results, time.Since(info.began).Round(time.Second))
-	return nil
+	return report.Publish(*results, "propagation", text, info.began)
 }
 
 // runInfo is what a reader has to know of a run.

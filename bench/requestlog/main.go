@@ -6,25 +6,13 @@ import (
 	"context"
 	"errors"
 	"flag"
-	"fmt"
-	"os"
-	"os/signal"
-	"strings"
 	"time"
 
 	"github.com/isekai-gateway/isekai/bench/internal/postgres"
 	"github.com/isekai-gateway/isekai/bench/internal/report"
 )
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	err := run(ctx, os.Args[1:])
-	stop()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "requestlog:", err)
-		os.Exit(1)
-	}
-}
+func main() { report.Main("requestlog", run) }
 
 // settings are what a run can be told.
 type settings struct {
@@ -53,7 +41,7 @@ func run(ctx context.Context, args []string) error {
 		return errors.New("rows must be at least 1000, and all other numbers at least 1")
 	}
 	info := runInfo{
-		command: strings.Join(append([]string{"go run ./requestlog"}, args...), " "),
+		command: report.Command("requestlog", args),
 		began:   time.Now(), load: report.Load(), server: "the one of -dsn",
 	}
 	if s.dsn == "" {
@@ -69,9 +57,5 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	text := render(s, m, info)
-	fmt.Println(text)
-	if *results == "-" {
-		return nil
-	}
-	return report.WriteSection(*results, "requestlog", text)
+	return report.Publish(*results, "requestlog", text, info.began)
 }

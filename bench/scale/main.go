@@ -6,24 +6,12 @@ import (
 	"context"
 	"errors"
 	"flag"
-	"fmt"
-	"os"
-	"os/signal"
-	"strings"
 	"time"
 
 	"github.com/isekai-gateway/isekai/bench/internal/report"
 )
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	err := run(ctx, os.Args[1:])
-	stop()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "scale:", err)
-		os.Exit(1)
-	}
-}
+func main() { report.Main("scale", run) }
 
 // settings are what a run can be told.
 type settings struct {
@@ -60,7 +48,7 @@ func run(ctx context.Context, args []string) error {
 		return errors.New("all numbers must be at least 1, routes at least as many as hosts, and requests at least as many as connections")
 	}
 	info := runInfo{
-		command: strings.Join(append([]string{"go run ./scale"}, args...), " "),
+		command: report.Command("scale", args),
 		began:   time.Now(), load: report.Load(),
 	}
 	m, err := measure(ctx, s)
@@ -69,15 +57,7 @@ func run(ctx context.Context, args []string) error {
 	}
 	info.loadAfter = report.Load()
 	text := render(s, m, info)
-	fmt.Println(text)
-	if *results == "-" {
-		return nil
-	}
-	if err := report.WriteSection(*results, "scale", text); err != nil {
-		return err
-	}
-	fmt.Fprintf(os.Stderr, "wrote %s, %v after the start\n", *results, time.Since(info.began).Round(time.Second))
-	return nil
+	return report.Publish(*results, "scale", text, info.began)
 }
 
 // runInfo is what a reader has to know of a run.
