@@ -57,6 +57,9 @@ var optionsOf = map[string][]string{
 	policyCookie:       {"name", "secret", "max_age", "fallback"},
 }
 
+// defaultChoose is that of the policy random_choose, and Caddy's.
+const defaultChoose = 2
+
 // maxFallbacks is how deep fallbacks can be nested.
 const maxFallbacks = 4
 
@@ -177,7 +180,13 @@ func (p *pool) balance(ctx caddy.Context, u *store.Upstream) (cleanUp func(), er
 	case policyRandom:
 		p.policy = reverseproxy.RandomSelection{}
 	case policyLeastConn:
-		p.policy = reverseproxy.LeastConnSelection{}
+		p.policy = leastBusy{pool: p}
+	case policyRandomChoose:
+		choose := defaultChoose
+		if options.Choose != nil {
+			choose = *options.Choose
+		}
+		p.policy = leastBusy{pool: p, choose: choose}
 	case policyRoundRobin:
 		p.policy = new(reverseproxy.RoundRobinSelection)
 	case policyFirst:

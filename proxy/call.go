@@ -75,7 +75,18 @@ func (c *Call) begin(t *target) {
 	c.granted = false
 	c.current, c.last = t, t
 	t.requests.Add(1)
+	t.enter()
+}
+
+// enter counts a request to the target that begins, and exit one that is over.
+func (t *target) enter() {
 	t.inFlight.Add(1)
+	t.load.inFlight.Add(1)
+}
+
+func (t *target) exit() {
+	t.inFlight.Add(-1)
+	t.load.inFlight.Add(-1)
 }
 
 // settle tells the target's breaker what came of the attempt.
@@ -120,7 +131,7 @@ func (c *Call) endSpan() {
 // leave notes that the attempt has come to nothing.
 func (c *Call) leave() {
 	c.endSpan()
-	c.current.inFlight.Add(-1)
+	c.current.exit()
 	c.tried = append(c.tried, c.current)
 	c.current = nil
 }
@@ -130,7 +141,7 @@ func (c *Call) end() {
 	c.endSpan()
 	c.settle(errNoJudge)
 	if c.current != nil {
-		c.current.inFlight.Add(-1)
+		c.current.exit()
 		c.current = nil
 	}
 }

@@ -171,7 +171,7 @@ func (g *Registry) newForwarder(key string, s settings) (*Forwarder, error) {
 		retry:        newRetryRules(&s.Upstream, len(s.Targets)),
 	}
 	p.observe = func(t *target) { g.observe(p, t) }
-	p.watched = p.breaks || s.Upstream.Health != nil && s.Upstream.Health.Passive != nil
+	p.suspects = s.Upstream.Health != nil && s.Upstream.Health.Passive != nil
 	if timeouts := s.Upstream.Timeouts; timeouts != nil {
 		p.idle = timeouts.Idle.Duration(0)
 		conn.Timeouts = store.UpstreamTimeouts{Connect: timeouts.Connect, ResponseHeader: timeouts.ResponseHeader}
@@ -187,7 +187,7 @@ func (g *Registry) newForwarder(key string, s settings) (*Forwarder, error) {
 		return nil, err
 	}
 	p.transport = value.(sharedTransport).Transport
-	p.state = g.states.acquire(key, len(s.Targets), &s.Upstream)
+	p.state = g.states.acquire(key, s.Targets, &s.Upstream)
 	f := &Forwarder{pool: p, registry: g, key: key, transport: transportKey, stop: func() {}, cleanUp: func() {}}
 	if err := f.provision(s); err != nil {
 		f.stop()
@@ -207,18 +207,20 @@ func (g *Registry) newForwarder(key string, s settings) (*Forwarder, error) {
 // provision makes the pool's targets and the reverse proxy around them.
 func (f *Forwarder) provision(s settings) error {
 	p, ctx := f.pool, f.registry.ctx
-	var passive *store.PassiveHealth
-	if s.Upstream.Health != nil {
-		passive = s.Upstream.Health.Passive
-	}
 	upstreams := make(reverseproxy.UpstreamPool, len(s.Targets))
 	for i, member := range s.Targets {
-		t, err := newTarget(member, passive, p.state.targets[i])
-		if err != nil {
-			return err
+		t := &target{
+			targetState: p.state.targets[i],
+			upstream:    &reverseproxy.Upstream{Dial: member.Address},
+			scheme:      member.Scheme,
+			authority:   member.Address,
+			host:        member.Host,
+			weight:      member.Weight,
+			most:        int64(member.MaxRequests),
 		}
 		p.targets = append(p.targets, t)
 		p.byUpstream[t.upstream] = t
+		p.bounded = p.bounded || t.most > 0
 		upstreams[i] = t.upstream
 	}
 	var err error
@@ -227,10 +229,6 @@ func (f *Forwarder) provision(s settings) error {
 		return err
 	}
 	ctx.Context, f.stop = context.WithCancel(ctx.Context)
-	checks := healthChecks(s.Upstream.Health)
-	if passive != nil {
-		p.maxFails = checks.Passive.MaxFails
-	}
 	f.handler = &reverseproxy.Handler{
 		Transport: p,
 		LoadBalancing: &reverseproxy.LoadBalancing{
@@ -238,7 +236,7 @@ func (f *Forwarder) provision(s settings) error {
 			Retries:         p.retry.most,
 			RetryMatch:      caddyhttp.MatcherSets{{granted{}}},
 		},
-		HealthChecks: checks,
+		HealthChecks: activeChecks(s.Upstream.Health),
 		Upstreams:    upstreams,
 	}
 	if err := f.handler.Provision(ctx); err != nil {

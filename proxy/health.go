@@ -26,49 +26,36 @@ const (
 // once.
 const watchInterval = 500 * time.Millisecond
 
-// healthChecks are a route's checks in Caddy's form.
-func healthChecks(h *store.HealthChecks) *reverseproxy.HealthChecks {
-	if h == nil || h.Active == nil && h.Passive == nil {
+// activeChecks are a route's active checks in Caddy's form, nil for none.
+func activeChecks(h *store.HealthChecks) *reverseproxy.HealthChecks {
+	if h == nil || h.Active == nil {
 		return nil
 	}
-	checks := new(reverseproxy.HealthChecks)
-	if a := h.Active; a != nil {
-		checks.Active = &reverseproxy.ActiveHealthChecks{
-			URI: a.Path, Method: a.Method, Body: a.Body,
-			Interval:     caddy.Duration(a.Interval.Duration(defaultCheckInterval)),
-			Timeout:      caddy.Duration(a.Timeout.Duration(defaultCheckTimeout)),
-			ExpectStatus: a.ExpectStatus, ExpectBody: a.ExpectBody,
-			Passes: a.Passes, Fails: a.Fails,
-			MaxSize: maxCheckBody,
+	a := h.Active
+	active := &reverseproxy.ActiveHealthChecks{
+		URI: a.Path, Method: a.Method, Body: a.Body,
+		Interval:     caddy.Duration(a.Interval.Duration(defaultCheckInterval)),
+		Timeout:      caddy.Duration(a.Timeout.Duration(defaultCheckTimeout)),
+		ExpectStatus: a.ExpectStatus, ExpectBody: a.ExpectBody,
+		Passes: a.Passes, Fails: a.Fails,
+		MaxSize: maxCheckBody,
+	}
+	if a.Path == "" {
+		active.URI = "/"
+	}
+	if a.ExpectStatus == 0 {
+		active.ExpectStatus = 2
+	}
+	if len(a.Headers) > 0 || a.Host != "" {
+		active.Headers = make(http.Header)
+		for name, value := range a.Headers {
+			active.Headers.Set(name, value)
 		}
-		if a.Path == "" {
-			checks.Active.URI = "/"
-		}
-		if a.ExpectStatus == 0 {
-			checks.Active.ExpectStatus = 2
-		}
-		if len(a.Headers) > 0 || a.Host != "" {
-			checks.Active.Headers = make(http.Header)
-			for name, value := range a.Headers {
-				checks.Active.Headers.Set(name, value)
-			}
-			if a.Host != "" {
-				checks.Active.Headers.Set("Host", a.Host)
-			}
+		if a.Host != "" {
+			active.Headers.Set("Host", a.Host)
 		}
 	}
-	if p := h.Passive; p != nil {
-		checks.Passive = &reverseproxy.PassiveHealthChecks{
-			FailDuration:     caddy.Duration(p.FailDuration.Duration(defaultFailDuration)),
-			MaxFails:         p.MaxFails,
-			UnhealthyStatus:  p.UnhealthyStatus,
-			UnhealthyLatency: caddy.Duration(p.UnhealthyLatency.Duration(0)),
-		}
-		if p.MaxFails == 0 {
-			checks.Passive.MaxFails = defaultMaxFails
-		}
-	}
-	return checks
+	return &reverseproxy.HealthChecks{Active: active}
 }
 
 // The states of a target, as told in logs, events and metrics. The zero value is
@@ -82,7 +69,7 @@ const (
 // health is the target's state now.
 func (t *target) health() int32 {
 	switch {
-	case !t.upstream.Healthy():
+	case !t.healthy():
 		return toldUnhealthy
 	case t.breaker != nil && t.breaker.state() == "open":
 		return toldOpen

@@ -6,14 +6,10 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
-
-	"github.com/isekai-gateway/isekai/store"
 )
 
 // target is one member of a pool.
@@ -24,6 +20,24 @@ type target struct {
 	authority string // what stands for it in a URL
 	host      string // the Host that it sees unless the client's is kept
 	weight    int
+	most      int64 // requests in flight, 0 for no bound
+}
+
+// available says whether the target may get a request, as far as its checks and its
+// bound go.
+func (t *target) available() bool {
+	return t.healthy() && !t.full()
+}
+
+func (t *target) healthy() bool { return t.upstream.Healthy() && !t.failing.suspect() }
+
+func (t *target) full() bool { return t.most > 0 && t.load.inFlight.Load() >= t.most }
+
+// failed counts a try that has failed to connect or to answer.
+func (t *target) failed(now time.Time) {
+	t.failures.Add(1)
+	t.lastFail.Store(now.UnixNano())
+	t.failing.add(now)
 }
 
 // pool sends requests to targets: it chooses one for each attempt, as
@@ -44,39 +58,8 @@ type pool struct {
 	transport    *http.Transport
 	state        *poolState
 	observe      func(*target) // notices a change of health
-	watched      bool          // whether requests can change a target's health
-	maxFails     int           // that make a target unhealthy; 0 without passive checks
-}
-
-// newTarget returns the target at one address of a pool. Its place in
-// reverse_proxy's table of failures, which all of the process shares, is apart
-// from that of pools with other checks, so that they don't share a verdict.
-func newTarget(t poolTarget, passive *store.PassiveHealth, state *targetState) (*target, error) {
-	dial := t.Address
-	if passive != nil {
-		key, err := poolKey(passive)
-		if err != nil {
-			return nil, err
-		}
-		dial = alias(t.Address, key[:8])
-	}
-	return &target{
-		targetState: state,
-		upstream:    &reverseproxy.Upstream{Dial: dial, MaxRequests: t.MaxRequests},
-		scheme:      t.Scheme,
-		authority:   t.Address,
-		host:        t.Host,
-		weight:      t.Weight,
-	}, nil
-}
-
-// alias makes another name for an address, in the form of one.
-func alias(address, mark string) string {
-	host, port, err := net.SplitHostPort(address)
-	if err != nil {
-		return address
-	}
-	return net.JoinHostPort(strings.ReplaceAll(host, ":", "-")+".checks-"+mark, port)
+	suspects     bool          // whether targets have passive checks
+	bounded      bool          // whether a target has a bound of requests in flight
 }
 
 // digest is a hash of text in hexadecimal.
@@ -115,6 +98,7 @@ func (p *pool) RoundTrip(r *http.Request) (*http.Response, error) {
 	switch {
 	case err == nil:
 		call.waited = time.Since(start)
+		t.failing.judge(resp.StatusCode, call.waited)
 		if t.breaker != nil {
 			call.settle(t.breaker.judge(resp.StatusCode, call.waited))
 		}
@@ -123,6 +107,7 @@ func (p *pool) RoundTrip(r *http.Request) (*http.Response, error) {
 		}
 		discard(resp)
 		err = statusError(resp.StatusCode)
+		t.failing.add(time.Now())
 	case r.Context().Err() != nil && !errors.Is(context.Cause(r.Context()), context.DeadlineExceeded):
 		// The client has left, or the route was changed. That is no target's failure.
 		call.settle(errNoJudge)
@@ -132,8 +117,7 @@ func (p *pool) RoundTrip(r *http.Request) (*http.Response, error) {
 		call.spoiled = err
 		return nil, clientError{err}
 	default:
-		t.failures.Add(1)
-		t.lastFail.Store(time.Now().UnixNano())
+		t.failed(time.Now())
 		call.settle(errFailed)
 		if !p.mayRepeat(call, r, err) {
 			if p.retry.most > 0 {

@@ -108,7 +108,7 @@ func (p *pool) hasOther(call *Call) bool {
 		if t.weight == 0 || t == call.current || call.hasTried(t) || t.breaker.wait(time.Now()) > 0 {
 			continue
 		}
-		if t.upstream.Available() || p.maxFails > 0 && t.suspected(p.maxFails) {
+		if t.available() || t.onlySuspected() {
 			return true
 		}
 	}

@@ -17,12 +17,12 @@ func (p *pool) Select(upstreams reverseproxy.UpstreamPool, r *http.Request, w ht
 	if call == nil {
 		return p.policy.Select(upstreams, r, w)
 	}
-	if p.watched {
+	if p.breaks || p.suspects {
 		for _, t := range p.targets {
 			p.observe(t)
 		}
 	}
-	if len(call.tried) == 0 && p.allClosed() {
+	if len(call.tried) == 0 && p.allOpen() {
 		u := p.policy.Select(upstreams, r, w)
 		if u == nil {
 			return p.lastResort(call)
@@ -48,13 +48,13 @@ func (p *pool) Select(upstreams reverseproxy.UpstreamPool, r *http.Request, w ht
 // there is no other: rather than to be refused, the request may find out that the
 // target has recovered. What active checks say stands, and so do breakers.
 func (p *pool) lastResort(call *Call) *reverseproxy.Upstream {
-	if p.maxFails == 0 {
+	if !p.suspects {
 		return nil
 	}
 	for _, again := range []bool{false, true} {
 		for _, i := range rand.Perm(len(p.targets)) {
 			t := p.targets[i]
-			if t.weight > 0 && call.hasTried(t) == again && t.suspected(p.maxFails) && p.admit(call, t.upstream) {
+			if t.weight > 0 && call.hasTried(t) == again && t.onlySuspected() && p.admit(call, t.upstream) {
 				return t.upstream
 			}
 		}
@@ -62,30 +62,32 @@ func (p *pool) lastResort(call *Call) *reverseproxy.Upstream {
 	return nil
 }
 
-// suspected says whether the target is unhealthy for its failures, not for its
-// checks, as far as can be known.
-func (t *target) suspected(maxFails int) bool {
-	return !t.upstream.Healthy() && t.upstream.Fails() >= maxFails && !t.upstream.Full()
+// onlySuspected says whether the target is unhealthy for its failures, not for its
+// checks.
+func (t *target) onlySuspected() bool {
+	return t.upstream.Healthy() && t.failing.suspect() && !t.full()
 }
 
-func (p *pool) allClosed() bool {
-	if !p.breaks {
+// allOpen says whether nothing that Caddy's policies don't know of, which are
+// breakers, failures and bounds, keeps requests from a target.
+func (p *pool) allOpen() bool {
+	if !p.breaks && !p.suspects && !p.bounded {
 		return true
 	}
 	for _, t := range p.targets {
-		if !t.breaker.closed() {
+		if !t.breaker.closed() || t.failing.suspect() || t.full() {
 			return false
 		}
 	}
 	return true
 }
 
-// among returns the upstreams of the targets that are as wanted and whose breaker
-// is not open.
+// among returns the upstreams of the targets that are as wanted and may get requests,
+// also as a probe of their breaker.
 func (p *pool) among(wanted func(*target) bool) reverseproxy.UpstreamPool {
 	var list reverseproxy.UpstreamPool
 	for _, t := range p.targets {
-		if wanted(t) && (t.breaker.closed() || t.breaker.state() != "open") {
+		if wanted(t) && t.available() && (t.breaker.closed() || t.breaker.state() != "open") {
 			list = append(list, t.upstream)
 		}
 	}
@@ -127,6 +129,53 @@ func dropCookie(h http.Header, name string) {
 		return
 	}
 	h["Set-Cookie"] = lines
+}
+
+// leastBusy chooses the available target with the fewest requests in flight: among
+// all, or among some that are drawn by lot ("the power of two random choices").
+type leastBusy struct {
+	pool   *pool
+	choose int // 0 for all
+}
+
+// Select implements reverseproxy.Selector.
+func (s leastBusy) Select(upstreams reverseproxy.UpstreamPool, _ *http.Request, _ http.ResponseWriter) *reverseproxy.Upstream {
+	var (
+		best  *target
+		least int64
+		seen  int
+		equal int
+	)
+	var order []int
+	if s.choose > 0 {
+		order = rand.Perm(len(upstreams))
+	}
+	for i := range upstreams {
+		if order != nil {
+			i = order[i]
+		}
+		t := s.pool.byUpstream[upstreams[i]]
+		if t == nil || !t.available() {
+			continue
+		}
+		n := t.load.inFlight.Load()
+		switch {
+		case best == nil || n < least:
+			best, least, equal = t, n, 1
+		case n == least:
+			// Each of those that are as busy has the same chance.
+			if equal++; rand.IntN(equal) == 0 {
+				best = t
+			}
+		}
+		if seen++; seen == s.choose {
+			break
+		}
+	}
+	if best == nil {
+		return nil
+	}
+	return best.upstream
 }
 
 // Interface guards

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,8 +17,44 @@ const stateLinger = 10 * time.Minute
 // retry budgets, while configurations that use them come and go. The zero value is
 // ready; it is safe for concurrent use.
 type States struct {
-	mu    sync.Mutex
-	pools map[string]*poolState
+	mu       sync.Mutex
+	pools    map[string]*poolState
+	loads    map[string]*shared[load]     // by address
+	failures map[string]*shared[failures] // by address and checks
+}
+
+// load is what all pools together ask of an address.
+type load struct {
+	inFlight atomic.Int64 // requests and streams of this process
+}
+
+// shared is something that the states of pools share.
+type shared[T any] struct {
+	refs  int
+	value *T
+}
+
+// share returns what is under key, made by fresh if there is nothing, for one pool
+// more.
+func share[T any](all *map[string]*shared[T], key string, fresh func() *T) *T {
+	s := (*all)[key]
+	if s == nil {
+		if s = (&shared[T]{value: fresh()}); *all == nil {
+			*all = make(map[string]*shared[T])
+		}
+		(*all)[key] = s
+	}
+	s.refs++
+	return s.value
+}
+
+// unshare gives back what share has returned.
+func unshare[T any](all map[string]*shared[T], key string) {
+	if s := all[key]; s != nil {
+		if s.refs--; s.refs == 0 {
+			delete(all, key)
+		}
+	}
 }
 
 // poolState is what a pool has learned. Its targets are those of the settings that
@@ -25,6 +62,7 @@ type States struct {
 type poolState struct {
 	refs     int       // guarded by States.mu
 	released time.Time // likewise
+	unshare  func()    // gives back what is shared with other pools
 
 	requests atomic.Uint64 // requests, however often they were tried
 	retries  atomic.Uint64 // further tries
@@ -42,34 +80,58 @@ type targetState struct {
 	lastFail  atomic.Int64 // when a try last failed, likewise
 	told      atomic.Int32 // the health that was last logged
 	changes   atomic.Uint64
-	breaker   *breaker // nil if the pool has none
+	load      *load
+	failing   *failures // nil without passive checks
+	breaker   *breaker  // nil if the pool has none
 }
 
 // acquire returns the state kept under key, made anew if there is none.
-func (s *States) acquire(key string, targets int, u *store.Upstream) *poolState {
+func (s *States) acquire(key string, targets []poolTarget, u *store.Upstream) *poolState {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
 	for other, state := range s.pools {
 		if state.refs == 0 && now.Sub(state.released) > stateLinger {
 			delete(s.pools, other)
+			state.unshare()
 		}
 	}
 	state := s.pools[key]
 	if state == nil {
-		state = &poolState{budget: newBudget(u.Retry), targets: make([]*targetState, targets)}
-		for i := range state.targets {
-			state.targets[i] = &targetState{}
-			if u.CircuitBreaker != nil {
-				state.targets[i].breaker = newBreaker(u.CircuitBreaker)
-			}
-		}
+		state = s.newState(targets, u)
 		if s.pools == nil {
 			s.pools = make(map[string]*poolState)
 		}
 		s.pools[key] = state
 	}
 	state.refs++
+	return state
+}
+
+func (s *States) newState(targets []poolTarget, u *store.Upstream) *poolState {
+	state := &poolState{budget: newBudget(u.Retry), targets: make([]*targetState, len(targets))}
+	var passive *store.PassiveHealth
+	checks := ""
+	if u.Health != nil && u.Health.Passive != nil {
+		passive = u.Health.Passive
+		checks = " " + fmt.Sprint(*passive)
+	}
+	for i, member := range targets {
+		t := &targetState{load: share(&s.loads, member.Address, func() *load { return new(load) })}
+		if passive != nil {
+			t.failing = share(&s.failures, member.Address+checks, func() *failures { return newFailures(passive) })
+		}
+		if u.CircuitBreaker != nil {
+			t.breaker = newBreaker(u.CircuitBreaker)
+		}
+		state.targets[i] = t
+	}
+	state.unshare = func() {
+		for _, member := range targets {
+			unshare(s.loads, member.Address)
+			unshare(s.failures, member.Address+checks)
+		}
+	}
 	return state
 }
 

@@ -78,10 +78,10 @@ func (f *Forwarder) Status() PoolStatus {
 		s := TargetStatus{
 			URL: t.scheme + "://" + t.authority, Weight: t.weight, State: "healthy",
 			InFlight: t.inFlight.Load(), Requests: t.requests.Load(), Failures: t.failures.Load(),
-			RecentFailures: t.upstream.Fails(), Changes: t.changes.Load(),
+			RecentFailures: t.failing.recent(), Changes: t.changes.Load(),
 			LastCheck: timeOf(t.lastCheck.Load()), LastFailure: timeOf(t.lastFail.Load()),
 		}
-		if !t.upstream.Healthy() {
+		if !t.healthy() {
 			s.State = "unhealthy"
 		}
 		if t.breaker != nil {
