@@ -144,6 +144,18 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		"max_series":      number(d, &a.MaxSeries),
 		"max_concurrent":  number(d, &a.MaxConcurrent),
 		"body_max":        size(d, &a.BodyMax),
+		"fast_lane": func() error {
+			value, err := one(d)
+			if err != nil {
+				return err
+			}
+			if value != "on" && value != "off" {
+				return d.Errf("fast_lane must be on or off, not %q", value)
+			}
+			on := value == "on"
+			a.FastLane = &on
+			return nil
+		},
 	})
 }
 

@@ -19,6 +19,7 @@ type (
 		Policy        string         `json:"policy" doc:"How a target is chosen."`
 		Requests      uint64         `json:"requests" doc:"Requests since the pool was made, however often they were tried."`
 		Retries       uint64         `json:"retries" doc:"Further tries of requests."`
+		FastLane      uint64         `json:"fast_lane" doc:"Tries that the gateway's own client made, rather than Caddy's reverse_proxy."`
 		RetriesDenied uint64         `json:"retries_denied" doc:"Further tries that the retry budget did not allow."`
 		Targets       []targetStatus `json:"targets" doc:"The targets, in the order of the settings."`
 	}
@@ -92,7 +93,7 @@ func (s *server) upstreams(_ context.Context, in *upstreamsInput) (*upstreamsOut
 }
 
 func newPool(p proxy.PoolStatus) pool {
-	out := pool{ID: p.ID, Policy: p.Policy, Requests: p.Requests, Retries: p.Retries, RetriesDenied: p.RetriesDenied}
+	out := pool{ID: p.ID, Policy: p.Policy, Requests: p.Requests, Retries: p.Retries, FastLane: p.FastLane, RetriesDenied: p.RetriesDenied}
 	for _, r := range p.Routes {
 		out.Routes = append(out.Routes, poolRoute(r))
 	}

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -82,8 +83,12 @@ func (x *Exchange) Value(key any) any {
 }
 
 // Placeholder returns the value of a placeholder in the namespace http.isekai:
-// route, route_name, request_id, consumer, upstream, cache, limited and param.NAME.
+// route, route_name, request_id, consumer, upstream, cache, limited and param.NAME; and
+// of those of reverse_proxy for a request that it did not forward.
 func (x *Exchange) Placeholder(key string) (any, bool) {
+	if strings.HasPrefix(key, proxy.PlaceholderPrefix) {
+		return x.call.Placeholder(key)
+	}
 	const prefix = "http.isekai."
 	if len(key) <= len(prefix) || key[:len(prefix)] != prefix {
 		return nil, false

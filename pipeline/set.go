@@ -68,6 +68,9 @@ type Options struct {
 	// Default: 0, no bound.
 	BodyMax int64
 
+	// Whether forwarders have a fast lane beside Caddy's reverse_proxy.
+	FastLane bool
+
 	// Finds out who makes a request. Nil: routes with auth can't be served.
 	Verifier *auth.Verifier
 }
@@ -130,7 +133,7 @@ func NewSet(ctx caddy.Context, o Options) (*Set, error) {
 	s.compiler.ctx.Context = context.WithoutCancel(ctx.Context)
 
 	var err error
-	if s.compiler.forwarders, err = proxy.NewRegistry(ctx, o.Policy, o.States); err != nil {
+	if s.compiler.forwarders, err = proxy.NewRegistry(ctx, o.Policy, o.States, o.FastLane); err != nil {
 		return nil, err
 	}
 	s.cache, err = cache.New[*routing.Route](cache.Options[*Pipeline]{

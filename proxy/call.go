@@ -39,6 +39,7 @@ type Call struct {
 	waited   time.Duration
 	span     trace.Span // of the current try; nil if not Traced
 	carried  bool       // whether tries tell the target their span
+	answer   laneAnswer // of the fast lane
 }
 
 // Waited returns how long the target that the request was sent to last took to begin its
@@ -178,10 +179,7 @@ func (e finalError) Error() string        { return e.err.Error() }
 func (e finalError) Is(target error) bool { return errors.Is(e.err, target) }
 
 // Timeout implements net.Error.
-func (e finalError) Timeout() bool {
-	t, ok := e.err.(interface{ Timeout() bool })
-	return ok && t.Timeout()
-}
+func (e finalError) Timeout() bool { return isTimeout(e.err) }
 
 // Temporary implements net.Error.
 func (finalError) Temporary() bool { return false }

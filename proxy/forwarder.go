@@ -51,14 +51,32 @@ func (f *Forwarder) ServeHTTP(w http.ResponseWriter, r *http.Request) error {
 		}
 		call.end()
 	}()
-	err := f.handler.ServeHTTP(w, r, nil)
+	done, err := f.serveFast(w, r, call)
+	if !done {
+		err = f.serveFull(w, r, call, err)
+	}
 	whole = true
-	if err == nil || call.attempts > 0 {
+	return err
+}
+
+// serveFull has reverse_proxy serve r, which may have failed before with err.
+func (f *Forwarder) serveFull(w http.ResponseWriter, r *http.Request, call *Call, before error) error {
+	tries := call.attempts
+	err := f.handler.ServeHTTP(w, r, nil)
+	if err == nil || call.attempts > tries {
 		return err
 	}
 	if failed, ok := errors.AsType[caddyhttp.HandlerError](err); !ok || failed.StatusCode != http.StatusServiceUnavailable {
 		return err
 	}
+	if before != nil {
+		return statusOf(before)
+	}
+	return f.noTarget(w)
+}
+
+// noTarget answers that none of the targets may get the request.
+func (f *Forwarder) noTarget(w http.ResponseWriter) error {
 	wait, err := f.pool.noTarget()
 	w.Header().Set("Retry-After", strconv.Itoa(max(1, int(math.Ceil(wait.Seconds())))))
 	return caddyhttp.Error(http.StatusServiceUnavailable, err)
@@ -186,7 +204,11 @@ func (g *Registry) newForwarder(key string, s settings) (*Forwarder, error) {
 	if err != nil {
 		return nil, err
 	}
-	p.transport = value.(sharedTransport).Transport
+	shared := value.(sharedTransport)
+	p.transport = shared.Transport
+	if g.fastLane && !needsFullLane(s.Upstream.PolicyOptions) {
+		p.lane = shared.lane
+	}
 	p.state = g.states.acquire(key, s.Targets, &s.Upstream)
 	f := &Forwarder{pool: p, registry: g, key: key, transport: transportKey, stop: func() {}, cleanUp: func() {}}
 	if err := f.provision(s); err != nil {

@@ -56,6 +56,7 @@ type pool struct {
 	retry        retryRules
 	idle         time.Duration // see store.UpstreamTimeouts; 0: no bound
 	transport    *http.Transport
+	lane         *lane // nil: all goes over the transport
 	state        *poolState
 	observe      func(*target) // notices a change of health
 	suspects     bool          // whether targets have passive checks
@@ -80,12 +81,7 @@ func (p *pool) RoundTrip(r *http.Request) (*http.Response, error) {
 	if call == nil {
 		return p.check(t, r)
 	}
-	if call.attempts == 0 {
-		p.state.requests.Add(1)
-		if p.retry.most > 0 {
-			p.state.budget.request(time.Now())
-		}
-	}
+	p.first(call)
 	call.begin(t)
 	p.replayable(call, r)
 	if !p.preserveHost {
@@ -95,27 +91,54 @@ func (p *pool) RoundTrip(r *http.Request) (*http.Response, error) {
 	start := time.Now()
 	resp, err := p.exchange(call.trace(r))
 	call.answered(resp, err)
+	status := 0
+	if err == nil {
+		status = resp.StatusCode
+	}
+	if err := p.judge(call, t, r, status, time.Since(start), err); err != nil {
+		if resp != nil {
+			discard(resp)
+		}
+		return nil, err
+	}
+	return resp, nil
+}
+
+// first counts a request that was not sent anywhere yet.
+func (p *pool) first(call *Call) {
+	if call.attempts == 0 {
+		p.state.requests.Add(1)
+		if p.retry.most > 0 {
+			p.state.budget.request(time.Now())
+		}
+	}
+}
+
+// judge draws the conclusions from a try, which was answered with a status after took,
+// or has failed with err. It returns nil if the answer stands. Otherwise call.granted
+// says whether there is another try, after which no trace of this one is left, and the
+// error is why.
+func (p *pool) judge(call *Call, t *target, r *http.Request, status int, took time.Duration, err error) error {
 	switch {
 	case err == nil:
-		call.waited = time.Since(start)
-		t.failing.judge(resp.StatusCode, call.waited)
+		call.waited = took
+		t.failing.judge(status, took)
 		if t.breaker != nil {
-			call.settle(t.breaker.judge(resp.StatusCode, call.waited))
+			call.settle(t.breaker.judge(status, took))
 		}
-		if !p.retry.repeats(resp.StatusCode) || !p.mayRepeat(call, r, nil) {
-			return resp, nil
+		if !p.retry.repeats(status) || !p.mayRepeat(call, r, nil) {
+			return nil
 		}
-		discard(resp)
-		err = statusError(resp.StatusCode)
+		err = statusError(status)
 		t.failing.add(time.Now())
 	case r.Context().Err() != nil && !errors.Is(context.Cause(r.Context()), context.DeadlineExceeded):
 		// The client has left, or the route was changed. That is no target's failure.
 		call.settle(errNoJudge)
-		return nil, clientError{err}
+		return clientError{err}
 	case call.body != nil && call.body.spoiled():
 		call.settle(errNoJudge)
 		call.spoiled = err
-		return nil, clientError{err}
+		return clientError{err}
 	default:
 		t.failed(time.Now())
 		call.settle(errFailed)
@@ -123,12 +146,12 @@ func (p *pool) RoundTrip(r *http.Request) (*http.Response, error) {
 			if p.retry.most > 0 {
 				err = finalError{err}
 			}
-			return nil, err
+			return err
 		}
 	}
 	call.leave()
 	call.granted = true
-	return nil, err
+	return err
 }
 
 // check sends a request that asks for a target's health.

@@ -29,6 +29,7 @@ type Registry struct {
 	ctx        caddy.Context
 	policy     *Policy
 	states     *States
+	fastLane   bool
 	forwarders *caddy.UsagePool
 	transports *caddy.UsagePool
 	events     *caddyevents.App
@@ -38,9 +39,10 @@ type Registry struct {
 	watching   sync.WaitGroup
 }
 
-// NewRegistry returns an empty registry. The context's cancellation is not
-// heeded, since a reload cancels it while requests are still in flight.
-func NewRegistry(ctx caddy.Context, policy *Policy, states *States) (*Registry, error) {
+// NewRegistry returns an empty registry, whose forwarders have a fast lane beside
+// Caddy's reverse_proxy or not. The context's cancellation is not heeded, since a
+// reload cancels it while requests are still in flight.
+func NewRegistry(ctx caddy.Context, policy *Policy, states *States, fastLane bool) (*Registry, error) {
 	events, err := ctx.App("events")
 	if err != nil {
 		return nil, fmt.Errorf("loading events app: %w", err)
@@ -50,6 +52,7 @@ func NewRegistry(ctx caddy.Context, policy *Policy, states *States) (*Registry, 
 		ctx:        ctx,
 		policy:     policy,
 		states:     states,
+		fastLane:   fastLane,
 		forwarders: caddy.NewUsagePool(),
 		transports: caddy.NewUsagePool(),
 		events:     events.(*caddyevents.App),

@@ -21,6 +21,7 @@ type replay struct {
 
 	mu          sync.Mutex
 	kept        []byte
+	once        bool  // too long to be sent again, though it is kept
 	total       int64 // read from source
 	err         error // that source ended with
 	inRead      bool
@@ -31,7 +32,7 @@ type replay struct {
 func (b *replay) again() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.total == int64(len(b.kept)) && (b.err == nil || errors.Is(b.err, io.EOF))
+	return !b.once && b.total == int64(len(b.kept)) && (b.err == nil || errors.Is(b.err, io.EOF))
 }
 
 // spoiled reports whether the client has failed to send the body.

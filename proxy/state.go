@@ -65,6 +65,7 @@ type poolState struct {
 	unshare  func()    // gives back what is shared with other pools
 
 	requests atomic.Uint64 // requests, however often they were tried
+	fast     atomic.Uint64 // tries on the fast lane
 	retries  atomic.Uint64 // further tries
 	denied   atomic.Uint64 // further tries that the budget did not allow
 	budget   *budget

@@ -18,6 +18,9 @@ type PoolStatus struct {
 	// Requests since the pool was made, however often they were tried.
 	Requests uint64 `json:"requests"`
 
+	// Tries of requests on the fast lane.
+	FastLane uint64 `json:"fast_lane"`
+
 	// Further tries of requests.
 	Retries uint64 `json:"retries"`
 
@@ -71,7 +74,8 @@ func (f *Forwarder) Status() PoolStatus {
 	p := f.pool
 	status := PoolStatus{
 		ID: p.id, Policy: p.policyName,
-		Requests: p.state.requests.Load(), Retries: p.state.retries.Load(), RetriesDenied: p.state.denied.Load(),
+		Requests: p.state.requests.Load(), FastLane: p.state.fast.Load(),
+		Retries: p.state.retries.Load(), RetriesDenied: p.state.denied.Load(),
 		Targets: make([]TargetStatus, len(p.targets)),
 	}
 	for i, t := range p.targets {

@@ -23,10 +23,18 @@ const (
 )
 
 // sharedTransport is a connection pool in use by one or more forwarders.
-type sharedTransport struct{ *reverseproxy.HTTPTransport }
+type sharedTransport struct {
+	*reverseproxy.HTTPTransport
+	lane *lane // nil if there is no fast lane
+}
 
 // Destruct implements caddy.Destructor.
-func (t sharedTransport) Destruct() error { return t.Cleanup() }
+func (t sharedTransport) Destruct() error {
+	if t.lane != nil {
+		t.lane.conns.close()
+	}
+	return t.Cleanup()
+}
 
 // newTransport builds a transport from Caddy's own, with the target policy in
 // its dialer. Proxies named in the environment are not used: they would resolve
@@ -34,7 +42,7 @@ func (t sharedTransport) Destruct() error { return t.Cleanup() }
 func newTransport(ctx caddy.Context, policy *Policy, conn *connection) (sharedTransport, error) {
 	passThrough, settings := false, &conn.Settings
 	connect := conn.Timeouts.Connect.Duration(dialTimeout)
-	t := sharedTransport{&reverseproxy.HTTPTransport{
+	t := sharedTransport{HTTPTransport: &reverseproxy.HTTPTransport{
 		// The client's own Accept-Encoding goes through, and so does the answer.
 		Compression:           &passThrough,
 		DialTimeout:           caddy.Duration(connect),
@@ -65,7 +73,8 @@ func newTransport(ctx caddy.Context, policy *Policy, conn *connection) (sharedTr
 		return sharedTransport{}, fmt.Errorf("making transport: %w", err)
 	}
 	t.Transport.Proxy = nil
-	t.Transport.DialContext = dialContext(policy, connect)
+	dial := dialContext(policy, connect)
+	t.Transport.DialContext = dial
 	if conn.TLS {
 		if conn.Protocol == protocolHTTP2 {
 			// Offering nothing else makes a server that can't speak it refuse.
@@ -84,12 +93,15 @@ func newTransport(ctx caddy.Context, policy *Policy, conn *connection) (sharedTr
 			}
 		}
 	}
+	t.lane = newLane(t.Transport, conn, dial)
 	return t, nil
 }
 
+type dialFunc func(ctx context.Context, network, address string) (net.Conn, error)
+
 // dialContext connects to the address of a request's URL. Failures are marked as
 // reverse_proxy marks them, since nothing was sent yet.
-func dialContext(policy *Policy, timeout time.Duration) func(context.Context, string, string) (net.Conn, error) {
+func dialContext(policy *Policy, timeout time.Duration) dialFunc {
 	dialer := policy.Dialer(timeout)
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		conn, err := dialer.DialContext(ctx, network, address)

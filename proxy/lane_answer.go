@@ -1,0 +1,214 @@
+package proxy
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"strings"
+	"sync"
+
+	"github.com/isekai-gateway/isekai/proxy/http1"
+)
+
+// copyBuffers are for bodies on their way to clients.
+var copyBuffers = sync.Pool{New: func() any { return new([32 << 10]byte) }}
+
+// kernelBytes is the length from which a body is left to the kernel to copy.
+const kernelBytes = 64 << 10
+
+// send writes the answer to the client, as reverse_proxy would. An answer that can't
+// be sent whole is broken off, by a panic.
+func (f *Forwarder) send(x *laneExchange, w http.ResponseWriter, r *http.Request) {
+	x.idle = f.pool.idle
+	h := w.Header()
+	delete(h, "Server")
+	values := make([]string, 1, len(x.head.Fields)+1)
+	values[0] = viaUs(x.head.Minor)
+	addField(h, "Via", values)
+	announced := 0
+	stream := x.body.Left() < 0
+	for i := range x.head.Fields {
+		field := &x.head.Fields[i]
+		switch field.Name {
+		case "Trailer":
+			if x.head.Chunked {
+				announced += announce(h, field.Value)
+			}
+			continue
+		case "Content-Length":
+			if _, given := h[field.Name]; given && sameBefore(x.head.Fields[:i], field.Name) {
+				continue
+			}
+		case "Content-Type":
+			stream = stream || isEventStream(field.Value)
+		case "Incremental":
+			stream = true
+		}
+		if x.head.HopByHop(field.Name) {
+			continue
+		}
+		values = append(values, field.Value)
+		n := len(values)
+		addField(h, field.Name, values[n-1:n:n])
+	}
+	w.WriteHeader(x.head.Status)
+	if err := x.copyBody(w, stream); err != nil {
+		x.drop()
+		f.cut(w, err)
+	}
+	if trailer := x.body.Trailer; len(trailer) > 0 {
+		sendTrailer(w, trailer, announced)
+	}
+	x.done()
+}
+
+// addField adds values, which h may keep, to a field.
+func addField(h http.Header, name string, values []string) {
+	if before := h[name]; len(before) > 0 {
+		values = append(before[:len(before):len(before)], values...)
+	}
+	h[name] = values
+}
+
+func viaUs(minor int) string {
+	if minor == 0 {
+		return "1.0 Caddy"
+	}
+	return "1.1 Caddy"
+}
+
+// sameBefore says whether a field of this name is among fields.
+func sameBefore(fields []http1.Field, name string) bool {
+	for i := range fields {
+		if fields[i].Name == name {
+			return true
+		}
+	}
+	return false
+}
+
+func isEventStream(contentType string) bool {
+	media, _, _ := strings.Cut(contentType, ";")
+	return strings.EqualFold(strings.TrimSpace(media), "text/event-stream")
+}
+
+// announce tells the client of the fields that a trailer will have, and returns how
+// many they are.
+func announce(h http.Header, value string) int {
+	n := 0
+	for name := range strings.SplitSeq(value, ",") {
+		if name = http.CanonicalHeaderKey(strings.TrimSpace(name)); name != "" {
+			h.Add("Trailer", name)
+			n++
+		}
+	}
+	return n
+}
+
+// copyBody sends the body to the client: each part at once if it is a stream and the
+// next one has not come yet.
+func (x *laneExchange) copyBody(w http.ResponseWriter, stream bool) error {
+	if x.body.Ended() {
+		return nil
+	}
+	if !stream {
+		if part := x.body.Buffered(int(x.body.Left())); len(part) > 0 {
+			if err := writeAll(w, part); err != nil {
+				return err
+			}
+			x.body.Discard(len(part))
+		}
+		if done, err := x.copyInKernel(w); done || err != nil {
+			return err
+		}
+	}
+	if x.body.Ended() {
+		return nil
+	}
+	buf := copyBuffers.Get().(*[32 << 10]byte)
+	defer copyBuffers.Put(buf)
+	for {
+		if stream && !x.body.Ready() {
+			if err := http.NewResponseController(w).Flush(); err != nil && !errors.Is(err, http.ErrNotSupported) {
+				return fmt.Errorf("writing: %w", err)
+			}
+		}
+		n, err := x.read(buf[:])
+		if n > 0 {
+			if err := writeAll(w, buf[:n]); err != nil {
+				return err
+			}
+		}
+		switch {
+		case errors.Is(err, io.EOF) && x.body.Ended():
+			return nil
+		case err != nil:
+			return fmt.Errorf("reading: %w", err)
+		}
+	}
+}
+
+func writeAll(w io.Writer, p []byte) error {
+	n, err := w.Write(p)
+	switch {
+	case err != nil:
+		return fmt.Errorf("writing: %w", err)
+	case n < len(p):
+		return fmt.Errorf("writing: %w", io.ErrShortWrite)
+	}
+	return nil
+}
+
+// copyInKernel copies the rest of a long body of known length from one connection to
+// the other without taking it into this process, where the system can.
+func (x *laneExchange) copyInKernel(w http.ResponseWriter) (done bool, err error) {
+	left := x.body.Left()
+	to, ok := w.(io.ReaderFrom)
+	if !ok || left < kernelBytes || x.conn.tcp == nil || x.idle > 0 {
+		return false, nil
+	}
+	n, err := to.ReadFrom(&io.LimitedReader{R: x.conn.tcp, N: left})
+	x.body.Skip(n)
+	switch {
+	case err != nil:
+		return true, fmt.Errorf("copying: %w", err)
+	case n < left:
+		return true, fmt.Errorf("reading: %w", io.ErrUnexpectedEOF)
+	}
+	return true, nil
+}
+
+// sendTrailer sends what came behind the body, as reverse_proxy does: what was not
+// announced goes too.
+func sendTrailer(w http.ResponseWriter, trailer []http1.Field, announced int) {
+	// Without a flush, net/http would give a short body a length, and no trailer.
+	_ = http.NewResponseController(w).Flush()
+	names := make(map[string]struct{}, len(trailer))
+	for _, field := range trailer {
+		names[field.Name] = struct{}{}
+	}
+	prefix := http.TrailerPrefix
+	if len(names) == announced {
+		prefix = ""
+	}
+	for _, field := range trailer {
+		name := prefix + field.Name
+		w.Header()[name] = append(w.Header()[name], field.Value)
+	}
+}
+
+// writeInterim passes an interim answer on, such as 103.
+func writeInterim(w http.ResponseWriter, head *http1.Head) {
+	h := w.Header()
+	own := h.Clone()
+	for _, field := range head.Fields {
+		if !head.HopByHop(field.Name) {
+			h.Add(field.Name, field.Value)
+		}
+	}
+	w.WriteHeader(head.Status)
+	clear(h)
+	maps.Copy(h, own)
+}

@@ -1,0 +1,204 @@
+package proxy
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"sync"
+	"time"
+)
+
+// laneConn is a connection of the fast lane to a target. It has at most one exchange
+// at a time.
+type laneConn struct {
+	net.Conn
+	probe  *probedConn  // below TLS, if there is any
+	tcp    *net.TCPConn // if there is no TLS: the kernel can copy from it
+	reused bool         // an exchange has succeeded on it
+	since  time.Time    // when it became idle
+
+	// interrupt ends all waiting for the target. It is made once, for context.AfterFunc.
+	interrupt func()
+
+	mu    sync.Mutex // guards deadlines
+	cut   bool       // interrupted: it has no other deadline any more
+	timed bool       // it has a deadline
+}
+
+// longAgo is a deadline that has passed.
+var longAgo = time.Unix(1, 0)
+
+func newLaneConn(conn net.Conn) *laneConn {
+	probe := &probedConn{Conn: conn, raw: rawOf(conn)}
+	c := &laneConn{Conn: probe, probe: probe}
+	c.tcp, _ = conn.(*net.TCPConn)
+	c.interrupt = func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.cut = true
+		_ = c.SetDeadline(longAgo) // fails on a closed connection only
+	}
+	return c
+}
+
+// secure begins TLS.
+func (c *laneConn) secure(ctx context.Context, config *tls.Config, timeout time.Duration) (protocol string, err error) {
+	client := tls.Client(c.probe, config)
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	if err := client.HandshakeContext(ctx); err != nil {
+		return "", err
+	}
+	c.Conn, c.tcp = client, nil
+	return client.ConnectionState().NegotiatedProtocol, nil
+}
+
+// wait bounds how long reads may take from now on; 0 lifts the bound.
+func (c *laneConn) wait(d time.Duration) {
+	if d == 0 && !c.timed {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.cut {
+		return
+	}
+	var until time.Time
+	if d > 0 {
+		until = time.Now().Add(d)
+	}
+	c.timed = d > 0
+	_ = c.SetReadDeadline(until)
+}
+
+// alive says whether an idle connection can be used: whether it is open, and nothing
+// has come that nobody has asked for.
+func (c *laneConn) alive() bool {
+	c.probe.now = true
+	var b [1]byte
+	n, err := c.Read(b[:])
+	c.probe.now = false
+	return n == 0 && errors.Is(err, errNothingYet)
+}
+
+// probedConn is a connection that can be read without waiting.
+type probedConn struct {
+	net.Conn
+	raw rawReader
+	now bool // Read does not wait
+}
+
+// Read implements net.Conn.
+func (c *probedConn) Read(p []byte) (int, error) {
+	if c.now {
+		return c.raw.readNow(p)
+	}
+	return c.Conn.Read(p)
+}
+
+// errNothingYet says that nothing has come. For crypto/tls it is an error after which
+// reading can go on.
+var errNothingYet error = nothingYet{}
+
+type nothingYet struct{}
+
+func (nothingYet) Error() string   { return "nothing has come yet" }
+func (nothingYet) Timeout() bool   { return true }
+func (nothingYet) Temporary() bool { return true }
+
+// laneConns are the idle connections of one transport's fast lane. They are bounded as
+// http.Transport's are.
+type laneConns struct {
+	mu     sync.Mutex
+	idle   map[string][]*laneConn // by address, the one used last at the end
+	closed bool
+	timer  *time.Timer // runs sweep while there are any
+}
+
+// sweepInterval is how often idle connections are looked at.
+const sweepInterval = 10 * time.Second
+
+// get returns an idle connection that can be used, nil if there is none.
+func (p *laneConns) get(address string) *laneConn {
+	for {
+		p.mu.Lock()
+		list := p.idle[address]
+		if len(list) == 0 {
+			p.mu.Unlock()
+			return nil
+		}
+		c := list[len(list)-1]
+		list[len(list)-1] = nil
+		p.idle[address] = list[:len(list)-1]
+		p.mu.Unlock()
+		if c.alive() {
+			return c
+		}
+		_ = c.Close()
+	}
+}
+
+// put keeps a connection for the next exchange.
+func (p *laneConns) put(address string, c *laneConn) {
+	c.reused, c.since = true, time.Now()
+	p.mu.Lock()
+	list := p.idle[address]
+	if p.closed || len(list) >= maxIdleConnsPerHost {
+		p.mu.Unlock()
+		_ = c.Close()
+		return
+	}
+	if p.idle == nil {
+		p.idle = make(map[string][]*laneConn)
+	}
+	p.idle[address] = append(list, c)
+	if p.timer == nil {
+		p.timer = time.AfterFunc(sweepInterval, p.sweep)
+	}
+	p.mu.Unlock()
+}
+
+// sweep closes connections that were idle for long, or whose target has closed them.
+func (p *laneConns) sweep() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return
+	}
+	now, left := time.Now(), 0
+	for address, list := range p.idle {
+		kept := list[:0]
+		for _, c := range list {
+			if now.Sub(c.since) < idleConnTimeout && c.alive() {
+				kept = append(kept, c)
+			} else {
+				_ = c.Close()
+			}
+		}
+		clear(list[len(kept):])
+		if p.idle[address] = kept; len(kept) == 0 {
+			delete(p.idle, address)
+		}
+		left += len(kept)
+	}
+	if p.timer = nil; left > 0 {
+		p.timer = time.AfterFunc(sweepInterval, p.sweep)
+	}
+}
+
+// close closes the idle connections. Those in use are closed when they come back.
+func (p *laneConns) close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.closed = true
+	if p.timer != nil {
+		p.timer.Stop()
+	}
+	for _, list := range p.idle {
+		for _, c := range list {
+			_ = c.Close()
+		}
+	}
+	p.idle = nil
+}

@@ -1,0 +1,34 @@
+//go:build !unix
+
+package proxy
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"time"
+)
+
+// rawReader reads from a connection and waits for a moment at most.
+type rawReader struct{ conn net.Conn }
+
+func rawOf(conn net.Conn) rawReader { return rawReader{conn} }
+
+// lookFor is how long a connection is looked at.
+const lookFor = 50 * time.Microsecond
+
+// readNow reads what has come. A connection that can't be looked at counts as closed.
+func (r rawReader) readNow(p []byte) (int, error) {
+	if err := r.conn.SetReadDeadline(time.Now().Add(lookFor)); err != nil {
+		return 0, io.EOF
+	}
+	n, err := r.conn.Read(p)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		err = errNothingYet
+	}
+	if resetErr := r.conn.SetReadDeadline(time.Time{}); resetErr != nil {
+		return 0, io.EOF
+	}
+	return n, err
+}

@@ -1,0 +1,155 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"time"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
+)
+
+// serveFast tries to serve r on the fast lane. If done is false, nothing was answered
+// and the full lane goes on: with the whole request, or with the next try of one that
+// has failed, for which err is why.
+func (f *Forwarder) serveFast(w http.ResponseWriter, r *http.Request, call *Call) (done bool, err error) {
+	p := f.pool
+	if p.lane == nil || call.Traced {
+		return false, nil
+	}
+	x := laneExchanges.Get().(*laneExchange)
+	defer x.free()
+	if !x.request.prepare(r) {
+		return false, nil
+	}
+	if r.ContentLength > 0 {
+		body, early := p.readBody(r, call)
+		switch {
+		case early != nil:
+			return false, early.Close()
+		case call.body.spoiled():
+			return true, f.spoiled(w, r, call)
+		case int64(len(body)) != r.ContentLength:
+			return false, nil // a plugin's; the full lane knows what to say
+		}
+		x.request.body = body
+	}
+	u := p.Select(f.handler.Upstreams, r, w)
+	if u == nil {
+		return true, f.noTarget(w)
+	}
+	t := p.byUpstream[u]
+	host := t.host
+	if p.preserveHost {
+		host = r.Host
+	}
+	if !x.request.finish(r, host) || !p.lane.takes(t.authority) {
+		call.settle(errNoJudge)
+		return false, nil
+	}
+
+	p.first(call)
+	call.begin(t)
+	began := time.Now()
+	err = x.begin(w, r, p.lane, t.authority)
+	took := time.Since(began)
+	if errors.Is(err, errSpeaksHTTP2) {
+		call.takeBack(t)
+		return false, nil
+	}
+	p.state.fast.Add(1)
+	status := 0
+	if err == nil {
+		status = x.head.Status
+	}
+	if err = p.judge(call, t, r, status, took, err); err == nil {
+		call.answer = laneAnswer{head: x.head.Text(), status: status, reason: x.head.Reason, began: began}
+		f.send(x, w, r)
+		return true, nil
+	}
+	if status != 0 {
+		x.discard()
+	}
+	switch {
+	case call.granted:
+		return false, err
+	case errors.Is(err, context.Canceled):
+		// The client has left, or the exchange was ended: as reverse_proxy has it.
+		w.WriteHeader(statusClientClosed)
+		return true, nil
+	}
+	return true, statusOf(err)
+}
+
+// statusClientClosed is what reverse_proxy answers a client that has left, and logs see.
+const statusClientClosed = 499
+
+// statusOf is the answer to a request whose last try has failed.
+func statusOf(err error) error {
+	if isTimeout(err) {
+		return caddyhttp.Error(http.StatusGatewayTimeout, err)
+	}
+	return caddyhttp.Error(http.StatusBadGateway, err)
+}
+
+// bodyPatience is how long the fast lane waits for a request's body. The full lane does
+// not wait for it at all: it lets a target answer before it has the body. So what does
+// not come at once is left to that lane.
+const bodyPatience = 20 * time.Millisecond
+
+// readBody reads a short body whole. If it does not come at once, the reader is
+// returned that goes on to read it, and shares it with the full lane.
+func (p *pool) readBody(r *http.Request, call *Call) (body []byte, early io.Closer) {
+	b := &replay{
+		source: r.Body, bound: maxLaneBody, interrupt: call.Interrupt,
+		once: r.ContentLength > p.retry.bodyMax, kept: make([]byte, 0, r.ContentLength),
+	}
+	call.body = b
+	reader, read := b.attempt(), make(chan struct{})
+	go func() {
+		defer close(read)
+		buf := copyBuffers.Get().(*[32 << 10]byte)
+		defer copyBuffers.Put(buf)
+		for {
+			if _, err := reader.Read(buf[:]); err != nil {
+				return
+			}
+		}
+	}()
+	patience := time.NewTimer(bodyPatience)
+	defer patience.Stop()
+	select {
+	case <-read:
+		return b.kept, nil
+	case <-patience.C:
+	case <-r.Context().Done():
+	}
+	return nil, reader
+}
+
+// spoiled ends a request whose body could not be read, before a target was asked.
+func (f *Forwarder) spoiled(w http.ResponseWriter, r *http.Request, call *Call) error {
+	if r.Context().Err() == nil {
+		call.spoiled = call.body.err
+	}
+	w.WriteHeader(statusClientClosed)
+	return nil
+}
+
+// takeBack undoes begin: t has seen nothing of the request.
+func (c *Call) takeBack(t *target) {
+	c.settle(errNoJudge)
+	c.attempts--
+	c.current, c.last = nil, nil
+	t.requests.Add(^uint64(0))
+	t.exit()
+}
+
+// cut ends an answer that could not be sent whole, as reverse_proxy does.
+func (f *Forwarder) cut(w http.ResponseWriter, err error) {
+	f.registry.logger.Warn("aborting with incomplete response", zap.Error(err))
+	_ = http.NewResponseController(w).Flush()
+	panic(http.ErrAbortHandler)
+}
