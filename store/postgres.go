@@ -72,8 +72,8 @@ func openPostgres(ctx context.Context, dsn string, opts Options) (Store, error) 
 			lockMigrations: func(ctx context.Context) (func(), error) {
 				return lockPostgres(ctx, config.ConnConfig)
 			},
-			insertLogs: func(ctx context.Context, rows []RequestLog) error {
-				return insertLogsPostgres(ctx, pool, rows)
+			insertLogs: func(ctx context.Context, writer string, number int64, rows []RequestLog) error {
+				return insertLogsPostgres(ctx, pool, writer, number, rows)
 			},
 			maintainLogs: func(ctx context.Context, now time.Time, keep time.Duration) error {
 				return maintainLogsPostgres(ctx, pool, now, keep)

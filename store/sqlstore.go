@@ -69,7 +69,7 @@ type dialect struct {
 	// reports whether this is the one. May be empty.
 	lockPruning string
 
-	insertLogs   func(ctx context.Context, rows []RequestLog) error
+	insertLogs   func(ctx context.Context, writer string, number int64, rows []RequestLog) error
 	maintainLogs func(ctx context.Context, now time.Time, keep time.Duration) error
 
 	stats func() Stats
