@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/isekai-gateway/isekai/store"
 )
 
@@ -21,7 +23,7 @@ func TestLogs(t *testing.T) {
 			Duration: time.Duration(i) * 1500 * time.Microsecond, RequestID: fmt.Sprint("r", i),
 		})
 	}
-	if err := n.Store().InsertLogs(t.Context(), rows); err != nil {
+	if err := n.Store().InsertLogs(t.Context(), store.LogBatch{Writer: uuid.NewString(), Number: 1, Rows: rows}); err != nil {
 		t.Fatal(err)
 	}
 	list := func(query string) (paths, next string) {
@@ -82,7 +84,7 @@ func TestExport(t *testing.T) {
 			Headers: map[string]string{"Accept": "a\nb"},
 		})
 	}
-	if err := n.Store().InsertLogs(t.Context(), rows); err != nil {
+	if err := n.Store().InsertLogs(t.Context(), store.LogBatch{Writer: uuid.NewString(), Number: 1, Rows: rows}); err != nil {
 		t.Fatal(err)
 	}
 	export := func(query string) []string {

@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/google/uuid"
 	"go.uber.org/zap"
 
 	"github.com/isekai-gateway/isekai/internal/worker"
@@ -52,7 +53,7 @@ type Config struct {
 
 // Writer is where records go: a store.Store.
 type Writer interface {
-	InsertLogs(ctx context.Context, rows []*store.RequestLog) error
+	InsertLogs(ctx context.Context, batch store.LogBatch) error
 	MaintainLogs(ctx context.Context, now time.Time, keep time.Duration) error
 }
 
@@ -66,6 +67,11 @@ type Log struct {
 	logger  func() *zap.Logger
 	start   sync.Once
 	stopped chan struct{} // closed when the writing worker has ended; nil before Start
+
+	// The batch that is being written, and whether that was tried. They are the writing
+	// worker's, and Close's after it.
+	batch store.LogBatch
+	tried bool
 
 	written atomic.Uint64
 	dropped atomic.Uint64
@@ -94,6 +100,7 @@ func New(cfg Config, writer Writer, logger func() *zap.Logger) *Log {
 		cfg: cfg, writer: writer, logger: logger,
 		queue:   make(chan *store.RequestLog, cfg.Queue),
 		workers: worker.New(logger),
+		batch:   store.LogBatch{Writer: uuid.NewString(), Number: 1},
 	}
 }
 
@@ -146,70 +153,65 @@ func (l *Log) Close() {
 	l.tails.close()
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
-	for batch := l.take(nil); len(batch) > 0; batch = l.take(batch[:0]) {
-		if l.stopped == nil || l.insert(ctx, batch) != nil {
-			l.dropped.Add(uint64(len(batch)))
+	for l.fill(); len(l.batch.Rows) > 0; l.fill() {
+		if l.stopped == nil || l.insert(ctx) != nil {
+			l.dropped.Add(uint64(len(l.batch.Rows)))
 		}
+		l.next()
 	}
 }
 
 // write moves records from the queue into the store until ctx is done. A batch that
-// fails is tried again, while the queue fills.
+// fails is tried again as it is, while the queue fills: it may be in the store, or come
+// there later, and the store knows it by its number. What is left is for Close to write.
 func (l *Log) write(ctx context.Context) {
 	flush := time.NewTicker(l.cfg.FlushInterval)
 	defer flush.Stop()
-	var batch []*store.RequestLog
 	for {
 		select {
 		case <-ctx.Done():
-			l.giveBack(batch)
 			return
 		case record := <-l.queue:
-			batch = append(batch, record)
-			if len(batch) < l.cfg.Batch {
+			l.batch.Rows = append(l.batch.Rows, record)
+			if len(l.batch.Rows) < l.cfg.Batch {
 				continue
 			}
 		case <-flush.C:
 		}
-		if batch = l.take(batch); len(batch) == 0 {
+		if l.fill(); len(l.batch.Rows) == 0 {
 			continue
 		}
-		for l.insert(ctx, batch) != nil {
+		for l.insert(ctx) != nil {
+			l.tried = true
 			if !worker.Sleep(ctx, retryWait) {
-				l.giveBack(batch)
 				return
 			}
 		}
-		batch = batch[:0]
+		l.next()
 	}
 }
 
-// take fills a batch with what is in the queue.
-func (l *Log) take(batch []*store.RequestLog) []*store.RequestLog {
-	for len(batch) < l.cfg.Batch {
+// fill adds what is in the queue to the batch, unless that was tried already.
+func (l *Log) fill() {
+	for !l.tried && len(l.batch.Rows) < l.cfg.Batch {
 		select {
 		case record := <-l.queue:
-			batch = append(batch, record)
+			l.batch.Rows = append(l.batch.Rows, record)
 		default:
-			return batch
-		}
-	}
-	return batch
-}
-
-// giveBack returns records to the queue, for Close to write.
-func (l *Log) giveBack(batch []*store.RequestLog) {
-	for _, record := range batch {
-		select {
-		case l.queue <- record:
-		default:
-			l.dropped.Add(1)
+			return
 		}
 	}
 }
 
-func (l *Log) insert(ctx context.Context, batch []*store.RequestLog) error {
-	err := l.writer.InsertLogs(ctx, batch)
+// next begins another batch.
+func (l *Log) next() {
+	l.batch.Number++
+	clear(l.batch.Rows)
+	l.batch.Rows, l.tried = l.batch.Rows[:0], false
+}
+
+func (l *Log) insert(ctx context.Context) error {
+	err := l.writer.InsertLogs(ctx, l.batch)
 	if err != nil {
 		l.failed.Add(1)
 		if ctx.Err() == nil && !l.failing.Swap(true) {
@@ -217,7 +219,7 @@ func (l *Log) insert(ctx context.Context, batch []*store.RequestLog) error {
 		}
 		return err
 	}
-	l.written.Add(uint64(len(batch)))
+	l.written.Add(uint64(len(l.batch.Rows)))
 	if l.failing.Swap(false) {
 		l.logger().Info("the request log is written again", zap.Uint64("dropped", l.dropped.Load()))
 	}

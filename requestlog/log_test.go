@@ -27,10 +27,12 @@ type database struct {
 	rows    []string
 	batches []int
 	err     error
+	lost    bool // what fails was written all the same
+	last    map[string]int64
 	gate    chan struct{} // if not nil, every insert waits for it
 }
 
-func (d *database) InsertLogs(ctx context.Context, rows []*store.RequestLog) error {
+func (d *database) InsertLogs(ctx context.Context, batch store.LogBatch) error {
 	d.mu.Lock()
 	gate := d.gate
 	d.mu.Unlock()
@@ -43,14 +45,21 @@ func (d *database) InsertLogs(ctx context.Context, rows []*store.RequestLog) err
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.err != nil {
+	if d.err != nil && !d.lost {
 		return d.err
 	}
-	for _, r := range rows {
+	if batch.Number <= d.last[batch.Writer] {
+		return d.err
+	}
+	if d.last == nil {
+		d.last = make(map[string]int64)
+	}
+	d.last[batch.Writer] = batch.Number
+	for _, r := range batch.Rows {
 		d.rows = append(d.rows, r.Path)
 	}
-	d.batches = append(d.batches, len(rows))
-	return nil
+	d.batches = append(d.batches, len(batch.Rows))
+	return d.err
 }
 
 func (d *database) MaintainLogs(context.Context, time.Time, time.Duration) error { return nil }
@@ -148,6 +157,30 @@ func TestFailuresAreRetriedAndToldOnce(t *testing.T) {
 	eventually(t, "the recovery is told", func() bool { return logs.FilterMessage("the request log is written again").Len() == 1 })
 	if n := logs.FilterLevelExact(zapcore.ErrorLevel).Len(); n != 1 {
 		t.Errorf("%d lines about the failure", n)
+	}
+}
+
+// A batch whose answer was lost is sent again as the same batch, by Close too.
+func TestLostAnswers(t *testing.T) {
+	t.Parallel()
+	for name, end := range map[string]func(l *requestlog.Log, d *database){
+		"the database recovers": func(_ *requestlog.Log, d *database) { d.fail(nil) },
+		"the log is closed":     func(l *requestlog.Log, d *database) { d.fail(nil); l.Close() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := &database{err: context.DeadlineExceeded, lost: true}
+			l, _ := open(t, requestlog.Config{Batch: 10, FlushInterval: time.Millisecond}, d)
+			l.Start()
+			add(l, 5)
+			eventually(t, "a write has failed", func() bool { return l.Stats().Failed >= 1 })
+			add(l, 30)
+			end(l, d)
+			eventually(t, "all is written", func() bool { s := l.Stats(); return s.Written == 35 && s.Queued == 0 })
+			if n := d.count(); n != 35 {
+				t.Errorf("%d rows of 35 requests", n)
+			}
+		})
 	}
 }
 

@@ -94,7 +94,8 @@ func TestPostgresGrants(t *testing.T) {
 	if err := s.DeleteToken(t.Context(), token.ID, admin); err != nil {
 		t.Error(err)
 	}
-	if err := s.InsertLogs(t.Context(), []*store.RequestLog{{RouteID: route.ID, CreatedAt: time.Now()}}); err != nil {
+	const writer = "01930000-0000-7000-8000-000000000002"
+	if err := s.InsertLogs(t.Context(), store.LogBatch{Writer: writer, Number: 1, Rows: []*store.RequestLog{{RouteID: route.ID, CreatedAt: time.Now()}}}); err != nil {
 		t.Error(err)
 	}
 	if err := s.MaintainLogs(t.Context(), time.Now(), time.Hour); err != nil {

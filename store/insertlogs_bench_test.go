@@ -5,12 +5,20 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
+
+	"github.com/isekai-gateway/isekai/internal/pgtest"
 	"github.com/isekai-gateway/isekai/store"
 )
 
-// BenchmarkInsertLogs writes batches to SQLite; the operation is a row.
+// BenchmarkInsertLogs writes batches; the operation is a row.
 func BenchmarkInsertLogs(b *testing.B) {
-	s, err := store.Open(b.Context(), "sqlite://"+b.TempDir()+"/isekai.db", store.Options{})
+	b.Run("SQLite", func(b *testing.B) { benchmarkInsertLogs(b, "sqlite://"+b.TempDir()+"/isekai.db") })
+	b.Run("Postgres", func(b *testing.B) { benchmarkInsertLogs(b, pgtest.New(b)) })
+}
+
+func benchmarkInsertLogs(b *testing.B, dsn string) {
+	s, err := store.Open(b.Context(), dsn, store.Options{})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -23,7 +31,9 @@ func BenchmarkInsertLogs(b *testing.B) {
 		b.Fatal(err)
 	}
 	rows := make([]*store.RequestLog, 1000)
+	writer, number := uuid.NewString(), int64(0)
 	b.ReportAllocs()
+	b.ResetTimer()
 	for n := 0; n < b.N; n += len(rows) {
 		for i := range rows {
 			rows[i] = &store.RequestLog{
@@ -31,7 +41,8 @@ func BenchmarkInsertLogs(b *testing.B) {
 				ClientIP: "192.0.2.1", UserAgent: "curl/8", Upstream: "10.0.0.1:80", RequestID: fmt.Sprintf("%036d", n+i), CreatedAt: time.Now(),
 			}
 		}
-		if err := s.InsertLogs(b.Context(), rows); err != nil {
+		number++
+		if err := s.InsertLogs(b.Context(), store.LogBatch{Writer: writer, Number: number, Rows: rows}); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -56,6 +56,9 @@ func openPostgres(ctx context.Context, dsn string, opts Options) (Store, error) 
 			load: func(ctx context.Context, tick func()) ([]*Route, int64, error) {
 				return loadPostgres(ctx, pool, tick)
 			},
+			pipeline: func(ctx context.Context, steps []step) (func(context.Context) error, error) {
+				return pipelinePostgres(ctx, pool, steps)
+			},
 			insertRoutes: insertMany,
 			updateRoutes: updateMany,
 			lockPruning:  fmt.Sprintf("SELECT pg_try_advisory_xact_lock(%d)", pruningLock),
@@ -72,8 +75,8 @@ func openPostgres(ctx context.Context, dsn string, opts Options) (Store, error) 
 			lockMigrations: func(ctx context.Context) (func(), error) {
 				return lockPostgres(ctx, config.ConnConfig)
 			},
-			insertLogs: func(ctx context.Context, rows []RequestLog) error {
-				return insertLogsPostgres(ctx, pool, rows)
+			insertLogs: func(ctx context.Context, writer string, number int64, rows []RequestLog) error {
+				return insertLogsPostgres(ctx, pool, writer, number, rows)
 			},
 			maintainLogs: func(ctx context.Context, now time.Time, keep time.Duration) error {
 				return maintainLogsPostgres(ctx, pool, now, keep)

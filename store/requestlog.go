@@ -44,11 +44,30 @@ const (
 	cutMark = "…"
 )
 
+// keepWriters is how long a writer of the log is remembered after its last batch. Much
+// longer than any server process works at a batch that the writer has given up.
+const keepWriters = 24 * time.Hour
+
+// LogBatch is rows of the request log that are written together.
+type LogBatch struct {
+	// Whose batch it is: a UUID. A writer sends one batch after another.
+	Writer string
+
+	// Counts the writer's batches, from 1. It tells one that is sent again, as must be
+	// done if it is not known what became of it, from the next one.
+	Number int64
+
+	Rows []*RequestLog
+}
+
 // RequestLogs keeps the request log.
 type RequestLogs interface {
-	// InsertLogs appends rows, all or none. Texts are cut and cleaned as the
-	// database needs it; a route that is not there any more becomes none.
-	InsertLogs(ctx context.Context, rows []*RequestLog) error
+	// InsertLogs appends a batch's rows, all or none. A batch that is in the log, or
+	// comes after a later one of its writer, is left out without an error: so one may
+	// be sent again until there is none, also while the database still works at it.
+	// Texts are cut and cleaned as the database needs it; a route that is not there any
+	// more becomes none.
+	InsertLogs(ctx context.Context, batch LogBatch) error
 
 	// MaintainLogs removes rows older than keep, in pieces, and makes room for those
 	// of the next days. One process works at a time; others return at once.
@@ -139,18 +158,18 @@ func (r *RequestLog) headersJSON() string {
 func milliseconds(d time.Duration) int64 { return d.Round(time.Millisecond).Milliseconds() }
 
 // InsertLogs implements RequestLogs.
-func (s *sqlStore) InsertLogs(ctx context.Context, rows []*RequestLog) (err error) {
-	if len(rows) == 0 {
+func (s *sqlStore) InsertLogs(ctx context.Context, batch LogBatch) (err error) {
+	if len(batch.Rows) == 0 {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.queryTimeout)
 	defer cancel()
 	defer s.observe(CallLog, time.Now(), &err)
-	cleaned := make([]RequestLog, len(rows))
-	for i, r := range rows {
+	cleaned := make([]RequestLog, len(batch.Rows))
+	for i, r := range batch.Rows {
 		cleaned[i] = r.clean()
 	}
-	return s.explain(ctx, "writing the request log", s.insertLogs(ctx, cleaned))
+	return s.explain(ctx, "writing the request log", s.insertLogs(ctx, batch.Writer, batch.Number, cleaned))
 }
 
 // MaintainLogs implements RequestLogs.

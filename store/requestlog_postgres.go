@@ -25,7 +25,11 @@ const (
 
 // insertLogsPostgres sends a batch in one statement. It is nearly as fast as COPY,
 // and leaves out routes that are not there, for which COPY would refuse the batch.
-func insertLogsPostgres(ctx context.Context, pool *pgxpool.Pool, rows []RequestLog) error {
+//
+// The writer's row is locked before any row of the log is written. So a batch that is
+// sent again waits for a server process that still works at it, and then finds whether
+// that has committed.
+func insertLogsPostgres(ctx context.Context, pool *pgxpool.Pool, writer string, number int64, rows []RequestLog) error {
 	n := len(rows)
 	var (
 		routes, durations, in, out = make([]int64, n), make([]int64, n), make([]int64, n), make([]int64, n)
@@ -44,7 +48,11 @@ func insertLogsPostgres(ctx context.Context, pool *pgxpool.Pool, rows []RequestL
 			texts[t][i] = text
 		}
 	}
-	_, err := pool.Exec(ctx, `INSERT INTO request_logs (
+	_, err := pool.Exec(ctx, `WITH fresh AS (
+			INSERT INTO request_log_writers AS w (id, batch) VALUES ($20, $21)
+			ON CONFLICT (id) DO UPDATE SET batch = excluded.batch, written_at = excluded.written_at WHERE w.batch < excluded.batch
+			RETURNING 1)
+		INSERT INTO request_logs (
 			route_id, duration_us, bytes_in, bytes_out, status_code, response_time, created_at,
 			method, host, path, client_ip, user_agent, upstream, request_id, trace_id, consumer, error, query, headers)
 		SELECT r.id, u.duration_us, u.bytes_in, u.bytes_out, u.status_code, u.response_time, u.created_at,
@@ -55,9 +63,10 @@ func insertLogsPostgres(ctx context.Context, pool *pgxpool.Pool, rows []RequestL
 			$18::text[], $19::text[])
 			WITH ORDINALITY AS u (route_id, duration_us, bytes_in, bytes_out, status_code, response_time, created_at,
 			method, host, path, client_ip, user_agent, upstream, request_id, trace_id, consumer, error, query, headers, place)
-		LEFT JOIN routes r ON r.id = u.route_id ORDER BY u.place`,
+		LEFT JOIN routes r ON r.id = u.route_id WHERE EXISTS (SELECT FROM fresh) ORDER BY u.place`,
 		routes, durations, in, out, statuses, times, created,
-		texts[0], texts[1], texts[2], texts[3], texts[4], texts[5], texts[6], texts[7], texts[8], texts[9], texts[10], texts[11])
+		texts[0], texts[1], texts[2], texts[3], texts[4], texts[5], texts[6], texts[7], texts[8], texts[9], texts[10], texts[11],
+		writer, number)
 	return err
 }
 
@@ -92,7 +101,10 @@ func maintainLogsPostgres(ctx context.Context, pool *pgxpool.Pool, now time.Time
 				return fmt.Errorf("dropping the partition of %s: %w", day.Format(time.DateOnly), err)
 			}
 		}
-		_, err = tx.Exec(ctx, "DELETE FROM request_logs_default WHERE created_at < $1", oldest)
+		if _, err = tx.Exec(ctx, "DELETE FROM request_logs_default WHERE created_at < $1", oldest); err != nil {
+			return err
+		}
+		_, err = tx.Exec(ctx, "DELETE FROM request_log_writers WHERE written_at < clock_timestamp() - make_interval(secs => $1)", keepWriters.Seconds())
 		return err
 	})
 }

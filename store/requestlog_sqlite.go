@@ -14,12 +14,20 @@ const deleteChunk = 1000
 // insertAtOnce is how many rows one statement inserts: a call costs more than a row.
 const insertAtOnce = 50
 
-func (s *sqlStore) insertLogsSQLite(ctx context.Context, rows []RequestLog) error {
+func (s *sqlStore) insertLogsSQLite(ctx context.Context, writer string, number int64, rows []RequestLog) error {
 	tx, err := s.writer.BeginTx(ctx, &sql.TxOptions{})
 	if err != nil {
 		return err
 	}
 	defer func() { _ = tx.Rollback() }() // does nothing after the commit
+	result, err := tx.ExecContext(ctx, `INSERT INTO request_log_writers (id, batch, written_at) VALUES ($1, $2, `+s.clock+`)
+		ON CONFLICT (id) DO UPDATE SET batch = excluded.batch, written_at = excluded.written_at WHERE batch < excluded.batch`, writer, number)
+	if err != nil {
+		return err
+	}
+	if fresh, err := result.RowsAffected(); err != nil || fresh == 0 {
+		return err
+	}
 	whole := len(rows) / insertAtOnce * insertAtOnce
 	if whole > 0 {
 		if err := insertChunks(ctx, tx, rows[:whole]); err != nil {
@@ -71,6 +79,9 @@ func logArguments(rows []RequestLog) []any {
 
 // maintainLogsSQLite needs no lock: the database has one writer.
 func (s *sqlStore) maintainLogsSQLite(ctx context.Context, now time.Time, keep time.Duration) error {
+	if _, err := s.writer.ExecContext(ctx, "DELETE FROM request_log_writers WHERE "+s.since("written_at")+" > $1", keepWriters.Seconds()); err != nil {
+		return err
+	}
 	for {
 		result, err := s.writer.ExecContext(ctx, `DELETE FROM request_logs WHERE id IN (
 			SELECT id FROM request_logs WHERE created_at < $1 ORDER BY created_at LIMIT $2)`,

@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/isekai-gateway/isekai/store"
 )
 
@@ -85,7 +87,8 @@ func fill(ctx context.Context, st store.Store, s settings, began time.Time) (tim
 	start := time.Now()
 	for range s.writers {
 		wg.Go(func() {
-			for {
+			writer := uuid.NewString()
+			for number := int64(1); ; number++ {
 				from := int(next.Add(int64(s.batch))) - s.batch
 				if from >= s.rows || ctx.Err() != nil {
 					return
@@ -94,7 +97,7 @@ func fill(ctx context.Context, st store.Store, s settings, began time.Time) (tim
 				for i := from; i < min(from+s.batch, s.rows); i++ {
 					batch = append(batch, request(i, began.Add(time.Duration(float64(24*time.Hour)*float64(i)/float64(s.rows)))))
 				}
-				if err := st.InsertLogs(ctx, batch); err != nil {
+				if err := st.InsertLogs(ctx, store.LogBatch{Writer: writer, Number: number, Rows: batch}); err != nil {
 					cancel(err)
 				}
 			}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"go.uber.org/zap"
 
@@ -168,6 +169,7 @@ func measureSizes(ctx context.Context, s settings, dsn string) (*sizeFigures, er
 	if err := st.MaintainLogs(ctx, now, 7*24*time.Hour); err != nil {
 		return nil, fmt.Errorf("making partitions: %w", err)
 	}
+	writer := uuid.NewString()
 	for from := 0; from < s.logRows; from += 1000 {
 		batch := make([]*store.RequestLog, 0, 1000)
 		for i := from; i < min(from+1000, s.logRows); i++ {
@@ -178,7 +180,7 @@ func measureSizes(ctx context.Context, s settings, dsn string) (*sizeFigures, er
 				Upstream:  "10.0.17.4:8080", BytesOut: int64(i % 10_000), RequestID: fmt.Sprintf("01993f2a-7b1c-7000-8000-%012x", i), CreatedAt: now,
 			})
 		}
-		if err := st.InsertLogs(ctx, batch); err != nil {
+		if err := st.InsertLogs(ctx, store.LogBatch{Writer: writer, Number: int64(from/1000 + 1), Rows: batch}); err != nil {
 			return nil, fmt.Errorf("writing the log: %w", err)
 		}
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/google/uuid"
 
 	"github.com/isekai-gateway/isekai/store"
 )
@@ -21,7 +22,7 @@ func newLog(path string, after time.Duration) *store.RequestLog {
 
 func insertLogs(t *testing.T, s store.Store, rows ...*store.RequestLog) {
 	t.Helper()
-	if err := s.InsertLogs(t.Context(), rows); err != nil {
+	if err := s.InsertLogs(t.Context(), store.LogBatch{Writer: uuid.NewString(), Number: 1, Rows: rows}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -65,6 +66,32 @@ func testLogs(t *testing.T, open Opener) {
 	insertLogs(t, s, late)
 	if got := paths(t, s, store.LogFilter{RouteID: route.ID}); !strings.Contains(got, "/late") {
 		t.Errorf("a row that comes after its route was deleted: %q", got)
+	}
+}
+
+func testLogBatches(t *testing.T, open Opener) {
+	s := open(t)
+	one, another := uuid.NewString(), uuid.NewString()
+	for i, batch := range []struct {
+		writer string
+		number int64
+		path   string
+	}{
+		{one, 1, "/a"}, {one, 1, "/a"}, {another, 1, "/b"}, {one, 3, "/c"},
+		{one, 1, "/late"}, {one, 2, "/given-up"}, {one, 3, "/c"}, {another, 2, "/d"},
+	} {
+		rows := []*store.RequestLog{newLog(batch.path, time.Duration(i)*time.Second)}
+		if err := s.InsertLogs(t.Context(), store.LogBatch{Writer: batch.writer, Number: batch.number, Rows: rows}); err != nil {
+			t.Fatal(err)
+		}
+		if i == 1 { // whoever wrote a moment ago is not forgotten
+			if err := s.MaintainLogs(t.Context(), logTime, time.Hour); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if got := paths(t, s, store.LogFilter{}); got != "/d /c /b /a" {
+		t.Errorf("rows %q", got)
 	}
 }
 
