@@ -64,6 +64,7 @@ func TestCaddyfileApp(t *testing.T) {
 		stats_interval 1d
 		drain_timeout 1m
 		max_concurrent 100
+		fast_lane off
 		body_max 10MB
 	}
 }`)
@@ -94,6 +95,7 @@ func TestCaddyfileApp(t *testing.T) {
 		"stats_interval":    86400 * second,
 		"drain_timeout":     60 * second,
 		"max_concurrent":    100.0,
+		"fast_lane":         false,
 		"body_max":          10e6,
 	}}
 	if diff := cmp.Diff(want, cfg["apps"]); diff != "" {
@@ -146,6 +148,7 @@ func TestCaddyfileErrorsNameTheirLine(t *testing.T) {
 		"two dsns":            {app("\t\tstore a b"), "at Caddyfile:3"},
 		"not a number":        {app("\t\tmax_concurrent many"), `max_concurrent must be a whole number, not "many", at Caddyfile:3`},
 		"negative number":     {app("\t\tmax_concurrent -1"), "whole number"},
+		"neither on nor off":  {app("\t\tfast_lane maybe"), `fast_lane must be on or off, not "maybe", at Caddyfile:3`},
 		"not a size":          {app("\t\tbody_max large"), `body_max must be a size such as 10MB or 64KiB, not "large", at Caddyfile:3`},
 		"zero size":           {app("\t\tbody_max 0"), "must be a size"},
 		"negative size":       {app("\t\tbody_max -1"), "must be a size"},
