@@ -59,6 +59,7 @@ func Run(t *testing.T, open Opener) {
 		{"Statistics", testStatistics},
 		{"Last hits", testLastHits},
 		{"Logs", testLogs},
+		{"Many logs", testManyLogs},
 		{"Texts of logs", testLogTexts},
 		{"Filters of logs", testLogFilters},
 		{"Pages of logs", testLogPages},
