@@ -62,6 +62,8 @@ type Log struct {
 	cfg     Config
 	writer  Writer
 	queue   chan *store.RequestLog
+	enough  chan struct{} // tells the writer that a batch waits; it holds one message
+	least   int           // records in the queue that are worth a message
 	workers *worker.Group
 	logger  func() *zap.Logger
 	start   sync.Once
@@ -93,6 +95,8 @@ func New(cfg Config, writer Writer, logger func() *zap.Logger) *Log {
 	return &Log{
 		cfg: cfg, writer: writer, logger: logger,
 		queue:   make(chan *store.RequestLog, cfg.Queue),
+		enough:  make(chan struct{}, 1),
+		least:   min(cfg.Batch, (cfg.Queue+1)/2),
 		workers: worker.New(logger),
 	}
 }
@@ -117,6 +121,14 @@ func (l *Log) Add(record *store.RequestLog) {
 	case l.queue <- record:
 	default:
 		l.dropped.Add(1)
+	}
+	// The writer sleeps until then: to be woken for each record would cost requests
+	// more than anything else here.
+	if len(l.queue) >= l.least {
+		select {
+		case l.enough <- struct{}{}:
+		default:
+		}
 	}
 }
 
@@ -159,17 +171,14 @@ func (l *Log) write(ctx context.Context) {
 	flush := time.NewTicker(l.cfg.FlushInterval)
 	defer flush.Stop()
 	var batch []*store.RequestLog
-	for {
-		select {
-		case <-ctx.Done():
-			l.giveBack(batch)
-			return
-		case record := <-l.queue:
-			batch = append(batch, record)
-			if len(batch) < l.cfg.Batch {
-				continue
+	for ctx.Err() == nil {
+		if len(l.queue) < l.least {
+			select {
+			case <-ctx.Done():
+				return
+			case <-l.enough:
+			case <-flush.C:
 			}
-		case <-flush.C:
 		}
 		if batch = l.take(batch); len(batch) == 0 {
 			continue
@@ -180,6 +189,7 @@ func (l *Log) write(ctx context.Context) {
 				return
 			}
 		}
+		clear(batch) // it may be long until the next one
 		batch = batch[:0]
 	}
 }
