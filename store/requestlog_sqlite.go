@@ -45,14 +45,21 @@ func (s *sqlStore) insertLogsSQLite(ctx context.Context, rows []RequestLog) erro
 	if err := forgetRoutes(ctx, conn, rows); err != nil {
 		return err
 	}
-	var statements logStatements
-	defer statements.close()
-	for len(rows) > 0 {
-		n := min(len(rows), insertAtOnce)
-		if err := statements.insert(ctx, conn, rows[:n]); err != nil {
-			return err
+	// Past database/sql, which would look at each argument and copy it.
+	err = conn.Raw(func(driverConn any) error {
+		statements := logStatements{conn: driverConn.(driver.ConnPrepareContext)}
+		defer statements.close()
+		for len(rows) > 0 {
+			n := min(len(rows), insertAtOnce)
+			if err := statements.insert(ctx, rows[:n]); err != nil {
+				return err
+			}
+			rows = rows[n:]
 		}
-		rows = rows[n:]
+		return nil
+	})
+	if err != nil {
+		return err
 	}
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
@@ -96,34 +103,36 @@ func forgetRoutes(ctx context.Context, conn *sql.Conn, rows []RequestLog) error 
 
 // logStatements inserts rows in one transaction.
 type logStatements struct {
-	whole [2]*sql.Stmt // for insertAtOnce rows, without and with their rare columns
-	args  []any
+	conn  driver.ConnPrepareContext
+	whole [2]driver.Stmt // for insertAtOnce rows, without and with their rare columns
+	args  []driver.NamedValue
 	time  []byte
 }
 
 // insert inserts up to insertAtOnce rows.
-func (l *logStatements) insert(ctx context.Context, conn *sql.Conn, rows []RequestLog) error {
+func (l *logStatements) insert(ctx context.Context, rows []RequestLog) error {
 	rare := slices.ContainsFunc(rows, RequestLog.hasRare)
 	l.args = l.args[:0]
 	for i := range rows {
 		l.add(&rows[i], rare)
 	}
-	if len(rows) < insertAtOnce {
-		_, err := conn.ExecContext(ctx, insertLogsStatement(len(rows), rare), l.args...)
-		return err
-	}
 	which := &l.whole[0]
 	if rare {
 		which = &l.whole[1]
 	}
-	if *which == nil {
-		insert, err := conn.PrepareContext(ctx, insertLogsStatement(insertAtOnce, rare)) //nolint:sqlclosecheck // close does
-		if err != nil {
+	insert := *which
+	if insert == nil || len(rows) < insertAtOnce {
+		var err error
+		if insert, err = l.conn.PrepareContext(ctx, insertLogsStatement(len(rows), rare)); err != nil {
 			return err
 		}
-		*which = insert
+		if len(rows) < insertAtOnce { // the last ones
+			defer insert.Close()
+		} else {
+			*which = insert
+		}
 	}
-	_, err := (*which).ExecContext(ctx, l.args...)
+	_, err := insert.(driver.StmtExecContext).ExecContext(ctx, l.args)
 	return err
 }
 
@@ -160,34 +169,40 @@ func (l *logStatements) add(r *RequestLog, rare bool) {
 	if rare {
 		width = 19
 	}
-	at := len(l.args)
+	first := len(l.args) == 0
+	add := func(v driver.Value) {
+		l.args = append(l.args, driver.NamedValue{Ordinal: len(l.args) + 1, Value: v})
+	}
 	text := func(s string) {
-		if i := len(l.args) - width; at > 0 {
-			if before, ok := l.args[i].(string); ok && before == s {
-				l.args = append(l.args, l.args[i])
+		if !first {
+			before := l.args[len(l.args)-width].Value
+			if t, ok := before.(string); ok && t == s {
+				add(before)
 				return
 			}
 		}
-		l.args = append(l.args, s)
+		add(s)
 	}
 	if r.RouteID == 0 {
-		l.args = append(l.args, nil)
+		add(nil)
 	} else {
-		l.args = append(l.args, r.RouteID)
+		add(r.RouteID)
 	}
 	text(r.Method)
 	text(r.Host)
 	text(r.Path)
-	l.args = append(l.args, int64(r.Status), milliseconds(r.Duration), r.Duration.Microseconds())
+	add(int64(r.Status))
+	add(milliseconds(r.Duration))
+	add(r.Duration.Microseconds())
 	text(r.ClientIP)
 	text(r.UserAgent)
 	text(r.Upstream)
-	l.args = append(l.args, r.BytesOut)
+	add(r.BytesOut)
 	text(r.RequestID)
 	l.time = r.CreatedAt.AppendFormat(l.time[:0], sqliteTime)
 	text(string(l.time))
 	if rare {
-		l.args = append(l.args, r.BytesIn)
+		add(r.BytesIn)
 		text(r.TraceID)
 		text(r.Consumer)
 		text(r.Error)
