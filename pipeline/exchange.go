@@ -47,7 +47,7 @@ type Exchange struct {
 	Cache string
 
 	route    *routing.Route
-	url      url.URL // the request's URL as it was matched, to notice rewrites
+	matched  [2]string // the URL's Path and RawPath as they were matched, to notice rewrites
 	cancel   context.CancelCauseFunc
 	deadline deadline
 	body     *body
@@ -159,7 +159,7 @@ func (x *Exchange) begin(w http.ResponseWriter, r *http.Request, bodyMax int64) 
 	x.Context, x.cancel = context.WithCancelCause(ctx)
 	x.deadline.start(time.Duration(x.route.Timeout)*time.Second, x.cancel)
 	x.writer = writer{ResponseWriter: w, exchange: x, http10: !r.ProtoAtLeast(1, 1)}
-	x.url = *r.URL
+	x.matched = [2]string{r.URL.Path, r.URL.RawPath}
 	x.extended = r.Method == http.MethodConnect
 	x.call.Traced = x.Span != nil
 	x.origin = cors.Origin(r)

@@ -162,7 +162,7 @@ func (f forward) ServeHTTP(w http.ResponseWriter, r *http.Request) (err error) {
 	}
 	path, route := x.Path, f.p.Route
 	// A plugin may have rewritten the path, and not in canonical form.
-	if r.URL.Path != x.url.Path || r.URL.RawPath != x.url.RawPath {
+	if r.URL.Path != x.matched[0] || r.URL.RawPath != x.matched[1] {
 		rewritten, err := routing.CanonicalURLPath(r.URL)
 		if err != nil {
 			return caddyhttp.Error(http.StatusBadRequest, err)
