@@ -77,6 +77,7 @@ func (h *Handler) Validate() error {
 // ServeHTTP implements caddyhttp.MiddlewareHandler.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) (err error) {
 	app, v := h.app, &visit{began: time.Now()}
+	x := &v.exchange
 	app.acquire()
 	defer app.release() //nolint:errcheck // logged where it can fail
 	if ready, ok := h.healthOf(r.URL.Path); ok {
@@ -88,13 +89,15 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		w.Header()["Connection"] = []string{"close"}
 	}
 
-	x := &pipeline.Exchange{RequestID: requestID(r)}
+	x.RequestID = requestID(r, v.began)
 	beginTrace(r, x)
 	route, err := h.resolve(w, r, x)
 	if route == nil && h.PassThru && (errors.Is(err, errNoRoute) || errors.Is(err, errMethodNotAllowed)) {
 		return next.ServeHTTP(w, r)
 	}
 
+	v.route = route
+	v.describe(r)
 	counters := &app.gateway.Requests
 	counters.Begin()
 	defer func() {
@@ -105,14 +108,13 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		status := outcome(r, x, err, p != nil)
 		counters.End(status)
 		app.record(r, route, x, v, status, err)
-		summarize(r, route, x)
 		if x.Span != nil {
 			endTrace(r, route, x, status, err, p != nil && err == nil)
 		}
-		if isShed(err) {
-			counters.Shed()
-		}
 		if err != nil {
+			if isShed(err) {
+				counters.Shed()
+			}
 			caddyhttp.SetVar(r.Context(), notedVar, true)
 			app.errors.note(failedOf(r, route, x, status, err))
 			limitRest(w, r)
@@ -121,11 +123,10 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 			panic(http.ErrAbortHandler)
 		}
 	}()
-	w.Header()["X-Request-Id"] = []string{x.RequestID}
+	x.TagAnswer(w.Header())
 	if err != nil {
 		return err
 	}
-	describe(r, route, x)
 	v.note(app, r, route)
 	p, hit, err := app.pipelines.Get(r.Context(), route)
 	if err != nil {
@@ -260,12 +261,13 @@ func isShed(err error) bool {
 
 // outcome is the status that a request counts under.
 func outcome(r *http.Request, x *pipeline.Exchange, err error, panicked bool) int {
-	var handlerErr caddyhttp.HandlerError
-	switch {
-	case errors.As(err, &handlerErr):
-		return handlerErr.StatusCode
-	case err != nil:
+	if err != nil {
+		if handlerErr, ok := errors.AsType[caddyhttp.HandlerError](err); ok {
+			return handlerErr.StatusCode
+		}
 		return http.StatusInternalServerError
+	}
+	switch {
 	case panicked && r.Context().Err() != nil:
 		return statusClientClosedRequest
 	case panicked:

@@ -64,7 +64,7 @@ func checkLeaks(deadline time.Time) int {
 // server is a running Caddy with isekai. There can be one at a time in a
 // process, so its tests don't run in parallel.
 type server struct {
-	t       *testing.T
+	t       testing.TB
 	site    string // base URL of the site with the isekai handler
 	admin   string
 	port    int
@@ -73,7 +73,7 @@ type server struct {
 	client  *http.Client
 }
 
-func freePort(t *testing.T) int {
+func freePort(t testing.TB) int {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -85,7 +85,7 @@ func freePort(t *testing.T) int {
 
 // start runs a Caddy with an empty SQLite store. edit may change its
 // configuration.
-func start(t *testing.T, edit func(cfg map[string]any)) *server {
+func start(t testing.TB, edit func(cfg map[string]any)) *server {
 	t.Helper()
 	s := &server{t: t, port: freePort(t), dsn: "sqlite://" + filepath.Join(t.TempDir(), "isekai.db")}
 	s.site = fmt.Sprintf("http://127.0.0.1:%d", s.port)
@@ -224,7 +224,7 @@ func (s *server) write(method, path string, value any) response {
 }
 
 // eventually waits until ok, for what happens in the background.
-func eventually(t *testing.T, what string, ok func() bool) {
+func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 		if ok() {

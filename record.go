@@ -23,9 +23,11 @@ func (a *App) newRedactor() *requestlog.Redactor {
 	return requestlog.NewRedactor(slices.Concat(a.RequestLog.RedactHeaders, headers), slices.Concat(redacted, params))
 }
 
-// visit is what is kept of a request until it is over.
+// visit is what is kept of a request until it is over, in one piece of memory.
 type visit struct {
-	began time.Time
+	exchange pipeline.Exchange
+	route    *routing.Route // nil for none
+	began    time.Time
 
 	// What the route's log settings ask for, as it came: plugins may change it.
 	query   string
@@ -46,7 +48,8 @@ func (v *visit) note(a *App, r *http.Request, route *routing.Route) {
 // record counts a request that is over, and puts it into the request log, unless its
 // route, or the app for those without one, says not to.
 func (a *App) record(r *http.Request, route *routing.Route, x *pipeline.Exchange, v *visit, status int, err error) {
-	took := time.Since(v.began)
+	now := time.Now()
+	took := now.Sub(v.began)
 	in, out := x.Bytes()
 	id := stats.None
 	if route != nil {
@@ -54,6 +57,7 @@ func (a *App) record(r *http.Request, route *routing.Route, x *pipeline.Exchange
 	}
 	a.gateway.Traffic.Observe(id, &stats.Request{
 		Method: r.Method, Status: status, Took: took, Upstream: x.Waited(), BytesIn: in, BytesOut: out,
+		Ended: now,
 	})
 	if a.RequestLog.Off || !sampled(a.RequestLog.Sample, route) {
 		return

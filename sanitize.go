@@ -1,8 +1,11 @@
 package isekai
 
 import (
+	"encoding/binary"
+	"math/rand/v2"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/google/uuid"
@@ -29,7 +32,7 @@ func sanitize(r *http.Request, x *pipeline.Exchange) {
 	}
 	mirror.Sanitize(r.Header)
 	tracing.Sanitize(r.Header)
-	r.Header["X-Request-Id"] = []string{x.RequestID}
+	x.TagRequest(r.Header)
 }
 
 // asked are fields by which a client could tell an upstream that it asked for
@@ -65,16 +68,24 @@ func dropConnectionHeaders(h http.Header) {
 const maxRequestID = 128
 
 // requestID is the id that the client or a proxy before gave the request, if it
-// is harmless wherever it will be written, else a new one (UUIDv7, RFC 9562).
-func requestID(r *http.Request) string {
+// is harmless wherever it will be written, else a new one.
+func requestID(r *http.Request, now time.Time) string {
 	if given := r.Header["X-Request-Id"]; len(given) == 1 && isRequestID(given[0]) {
 		return given[0]
 	}
-	id, err := uuid.NewV7()
-	if err != nil {
-		// Only a broken source of randomness can do this; requests go on without.
-		return uuid.Nil.String()
-	}
+	return newRequestID(now)
+}
+
+// newRequestID returns a UUIDv7 (RFC 9562): the milliseconds, twelve bits of their
+// fraction (6.2, method 3), and 62 random bits. It is no secret. The runtime's source of
+// randomness is seeded by the system and needs neither a lock nor a call of it.
+func newRequestID(now time.Time) string {
+	ns := uint64(now.UnixNano())
+	ms := ns / uint64(time.Millisecond)
+	fraction := ns % uint64(time.Millisecond) << 12 / uint64(time.Millisecond)
+	var id uuid.UUID
+	binary.BigEndian.PutUint64(id[:8], ms<<16|7<<12|fraction)
+	binary.BigEndian.PutUint64(id[8:], rand.Uint64()>>2|1<<63)
 	return id.String()
 }
 

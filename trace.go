@@ -8,6 +8,7 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 
 	"github.com/isekai-gateway/isekai/internal/tracing"
 	"github.com/isekai-gateway/isekai/pipeline"
@@ -73,41 +74,42 @@ func endTrace(r *http.Request, route *routing.Route, x *pipeline.Exchange, statu
 	}
 }
 
-// describe adds the route to the variables of Caddy, and to what plugins and the
-// access log say of the request.
-func describe(r *http.Request, route *routing.Route, x *pipeline.Exchange) {
-	caddyhttp.SetVar(r.Context(), "isekai.route", route.ID)
-	if extra, ok := r.Context().Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {
-		extra.Add(zap.Int64("isekai_route", route.ID))
-		extra.Add(zap.String("request_id", x.RequestID))
+// describe adds the route to the variables of Caddy, and what is known of the request
+// to what the access log and plugins say of it, if there are such. The fields are only
+// found out when something is logged.
+func (v *visit) describe(r *http.Request) {
+	ctx := r.Context()
+	if v.route != nil {
+		caddyhttp.SetVar(ctx, "isekai.route", v.route.ID)
+	}
+	server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
+	if (!ok || server.Logs == nil) && (v.route == nil || len(v.route.Plugins) == 0) {
+		return
+	}
+	if extra, ok := ctx.Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {
+		extra.Add(zap.Inline(v))
 	}
 }
 
-// summarize adds to the access log, if there is one, what is known only once the
-// request is over. Empty fields are left out.
-func summarize(r *http.Request, route *routing.Route, x *pipeline.Exchange) {
-	server, ok := r.Context().Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
-	if !ok || server.Logs == nil {
-		return
+// MarshalLogObject implements zapcore.ObjectMarshaler. Empty fields are left out.
+func (v *visit) MarshalLogObject(enc zapcore.ObjectEncoder) error {
+	x := &v.exchange
+	if v.route != nil {
+		enc.AddInt64("isekai_route", v.route.ID)
 	}
-	extra, ok := r.Context().Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields)
-	if !ok {
-		return
-	}
-	if route == nil {
-		extra.Add(zap.String("request_id", x.RequestID))
-	}
-	for _, field := range [...]zap.Field{
-		zap.String("isekai_route_name", routeName(route)),
-		zap.String("isekai_upstream", x.Upstream()),
-		zap.String("isekai_cache", x.Cache),
-		zap.String("isekai_limit", x.Limited()),
-		zap.String("trace_id", x.TraceID),
+	enc.AddString("request_id", x.RequestID)
+	for _, field := range [...]struct{ name, value string }{
+		{"isekai_route_name", routeName(v.route)},
+		{"isekai_upstream", x.Upstream()},
+		{"isekai_cache", x.Cache},
+		{"isekai_limit", x.Limited()},
+		{"trace_id", x.TraceID},
 	} {
-		if field.String != "" {
-			extra.Add(field)
+		if field.value != "" {
+			enc.AddString(field.name, field.value)
 		}
 	}
+	return nil
 }
 
 func routeName(route *routing.Route) string {

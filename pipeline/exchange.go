@@ -6,9 +6,12 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/net/http/httpguts"
 
@@ -45,7 +48,7 @@ type Exchange struct {
 	Cache string
 
 	route    *routing.Route
-	url      url.URL // the request's URL as it was matched, to notice rewrites
+	matched  [2]string // the URL's Path and RawPath as they were matched, to notice rewrites
 	cancel   context.CancelCauseFunc
 	deadline deadline
 	body     *body
@@ -59,8 +62,15 @@ type Exchange struct {
 
 	call proxy.Call // the forwarder's part
 
-	onStream   func(*Exchange) // called once when the answer turns out to be a stream
-	remembered atomic.Bool     // in its pipeline's set of streams
+	pipeline   *Pipeline
+	remembered atomic.Bool // in its pipeline's set of streams
+
+	// What every request needs, in the exchange's own memory. It is never used for
+	// another request: whoever goes on reading a body, dialling or copying when this
+	// one is over may still hold it.
+	idOfRequest, idOfAnswer [1]string // values of X-Request-Id
+	forwarded               url.URL
+	repl, vars              any // of the context, which is asked for them often
 }
 
 type contextKey struct{}
@@ -78,6 +88,13 @@ func (x *Exchange) Value(key any) any {
 		return x
 	case proxy.CallKey:
 		return &x.call
+	case caddy.CtxKey:
+		switch {
+		case key == caddy.ReplacerCtxKey && x.repl != nil:
+			return x.repl
+		case key == caddyhttp.VarsCtxKey && x.vars != nil:
+			return x.vars
+		}
 	}
 	return x.Context.Value(key)
 }
@@ -123,13 +140,31 @@ func (x *Exchange) Placeholder(key string) (any, bool) {
 	return nil, false
 }
 
+// TagRequest sets X-Request-Id in a request's header. Every field has memory of its
+// own, since a plugin may change a field's value in place.
+func (x *Exchange) TagRequest(h http.Header) {
+	x.idOfRequest[0] = x.RequestID
+	h["X-Request-Id"] = x.idOfRequest[:]
+}
+
+// TagAnswer sets X-Request-Id in the header of an answer.
+func (x *Exchange) TagAnswer(h http.Header) {
+	if values := h["X-Request-Id"]; len(values) == 1 && values[0] == x.RequestID {
+		return
+	}
+	x.idOfAnswer[0] = x.RequestID
+	h["X-Request-Id"] = x.idOfAnswer[:]
+}
+
 // begin makes x the context of r and of its body and answer. Of the body, at most
 // bodyMax bytes can be read, if that is not 0.
 func (x *Exchange) begin(w http.ResponseWriter, r *http.Request, bodyMax int64) (http.ResponseWriter, *http.Request) {
-	x.Context, x.cancel = context.WithCancelCause(r.Context())
+	ctx := r.Context()
+	x.repl, x.vars = ctx.Value(caddy.ReplacerCtxKey), ctx.Value(caddyhttp.VarsCtxKey)
+	x.Context, x.cancel = context.WithCancelCause(ctx)
 	x.deadline.start(time.Duration(x.route.Timeout)*time.Second, x.cancel)
 	x.writer = writer{ResponseWriter: w, exchange: x, http10: !r.ProtoAtLeast(1, 1)}
-	x.url = *r.URL
+	x.matched = [2]string{r.URL.Path, r.URL.RawPath}
 	x.extended = r.Method == http.MethodConnect
 	x.call.Traced = x.Span != nil
 	x.origin = cors.Origin(r)
@@ -164,7 +199,7 @@ func (x *Exchange) end() {
 // stream notes that the answer goes on as long as both sides like.
 func (x *Exchange) stream() {
 	x.deadline.idle()
-	x.onStream(x)
+	x.pipeline.remember(x)
 }
 
 // timedOut says whether the route's timeout ended the exchange.
@@ -223,7 +258,7 @@ func (timeoutError) Is(target error) bool {
 type deadline struct {
 	timeout time.Duration
 	began   time.Time
-	timer   *time.Timer
+	alarm   *alarm // nil for no timeout
 	cancel  context.CancelCauseFunc
 	idling  atomic.Bool
 	last    atomic.Int64 // of the last activity, as time since began
@@ -234,23 +269,43 @@ func (d *deadline) start(timeout time.Duration, cancel context.CancelCauseFunc) 
 		return
 	}
 	d.timeout, d.cancel, d.began = timeout, cancel, time.Now()
-	d.timer = time.AfterFunc(timeout, d.fire)
+	d.alarm = alarms.Get().(*alarm)
+	d.alarm.deadline = d
+	d.alarm.timer.Reset(timeout)
 }
 
+// stop must be called once, when nobody can call idle any more.
 func (d *deadline) stop() {
-	if d.timer != nil {
-		d.timer.Stop()
+	if d.alarm != nil && d.alarm.timer.Stop() {
+		d.alarm.deadline = nil
+		alarms.Put(d.alarm)
 	}
 }
 
+// alarm is a timer that is used again and again.
+type alarm struct {
+	timer    *time.Timer
+	deadline *deadline // set while the timer runs
+}
+
+// alarms holds alarms whose timers were stopped before they fired. None of these can be
+// firing, so that fire never sees the deadline of another exchange. Those that did fire
+// are left to the garbage collector.
+var alarms = sync.Pool{New: func() any {
+	a := new(alarm)
+	a.timer = time.AfterFunc(time.Hour, func() { a.deadline.fire() })
+	a.timer.Stop()
+	return a
+}}
+
 // idle makes only idle time count from now on.
 func (d *deadline) idle() {
-	if d.timer == nil || d.idling.Load() {
+	if d.alarm == nil || d.idling.Load() {
 		return
 	}
 	d.last.Store(int64(time.Since(d.began)))
 	d.idling.Store(true)
-	d.timer.Reset(d.timeout)
+	d.alarm.timer.Reset(d.timeout)
 }
 
 // touch notes activity. It is called for every read and write.
@@ -264,7 +319,7 @@ func (d *deadline) fire() {
 	if d.idling.Load() {
 		quiet := time.Since(d.began) - time.Duration(d.last.Load())
 		if quiet < d.timeout {
-			d.timer.Reset(d.timeout - quiet)
+			d.alarm.timer.Reset(d.timeout - quiet)
 			return
 		}
 	}

@@ -78,7 +78,7 @@ func (p *Pipeline) Serve(w http.ResponseWriter, r *http.Request, x *Exchange) er
 		p.Share(w.Header(), r)
 		return caddyhttp.Error(http.StatusServiceUnavailable, fmt.Errorf("%w: route %d: %w", ErrBroken, p.Route.ID, p.err))
 	}
-	x.route = p.Route
+	x.route, x.pipeline = p.Route, p
 	w, r = x.begin(w, r, p.bodyMax)
 	if x.body != nil {
 		x.body.trailer, x.body.own = r.Trailer, p.own
@@ -92,9 +92,8 @@ func (p *Pipeline) Serve(w http.ResponseWriter, r *http.Request, x *Exchange) er
 		// Nothing else would end it when the route is drained.
 		p.remember(x)
 	}
-	x.onStream = p.remember
 
-	repl := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
+	repl := x.repl.(*caddy.Replacer)
 	repl.Map(x.Placeholder)
 	if p.auth != nil {
 		if err := x.authenticate(w, r, p.auth, repl); err != nil {
@@ -163,7 +162,7 @@ func (f forward) ServeHTTP(w http.ResponseWriter, r *http.Request) (err error) {
 	}
 	path, route := x.Path, f.p.Route
 	// A plugin may have rewritten the path, and not in canonical form.
-	if r.URL.Path != x.url.Path || r.URL.RawPath != x.url.RawPath {
+	if r.URL.Path != x.matched[0] || r.URL.RawPath != x.matched[1] {
 		rewritten, err := routing.CanonicalURLPath(r.URL)
 		if err != nil {
 			return caddyhttp.Error(http.StatusBadRequest, err)
@@ -173,10 +172,11 @@ func (f forward) ServeHTTP(w http.ResponseWriter, r *http.Request) (err error) {
 	if x.body != nil {
 		x.body.forwarded = true
 	}
-	u := *r.URL
-	SetPath(&u, f.p.target.Path(route.Pattern(), x.Path, path, route.StripPrefix))
+	u := &x.forwarded
+	*u = *r.URL
+	SetPath(u, f.p.target.Path(route.Pattern(), x.Path, path, route.StripPrefix))
 	outer := r.URL
-	r.URL = &u
+	r.URL = u
 	defer func() { r.URL = outer }()
 	if held := boundHeld(w); held != nil {
 		defer held.recover(&err)

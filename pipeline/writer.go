@@ -46,7 +46,7 @@ func (w *writer) WriteHeader(status int) {
 	}
 	w.status = status
 	h := w.Header()
-	h["X-Request-Id"] = []string{w.exchange.RequestID}
+	w.exchange.TagAnswer(h)
 	if w.limits != nil {
 		w.limits.writeTo(h)
 	}

@@ -80,12 +80,24 @@ func (h *Headers) Write(header http.Header, decisions []Decision) {
 	}
 	switch h.style {
 	case HeadersIETF:
-		header.Add(fieldPolicy, h.policy)
-		header.Add(fieldRateLimit, h.rateLimit(decisions))
+		// Both in one piece of memory, which nobody else has: values may be changed in
+		// place.
+		values := &[2]string{h.policy, h.rateLimit(decisions)}
+		addLast(header, fieldPolicy, values[0:1:1])
+		addLast(header, fieldRateLimit, values[1:2:2])
 	case HeadersLegacy:
 		h.writeLegacy(header, decisions)
 	case HeadersNone:
 	}
+}
+
+// addLast adds a value, in a slice that the header may keep, to a field, whose name is
+// canonical.
+func addLast(header http.Header, field string, value []string) {
+	if theirs := header[field]; len(theirs) > 0 {
+		value = append(theirs, value...)
+	}
+	header[field] = value
 }
 
 // rateLimit returns e.g. "route";r=57;t=12. The t is missing while the whole

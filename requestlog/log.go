@@ -63,6 +63,8 @@ type Log struct {
 	cfg     Config
 	writer  Writer
 	queue   chan *store.RequestLog
+	enough  chan struct{} // tells the writer that a batch waits; it holds one message
+	least   int           // records in the queue that are worth a message
 	workers *worker.Group
 	logger  func() *zap.Logger
 	start   sync.Once
@@ -99,6 +101,8 @@ func New(cfg Config, writer Writer, logger func() *zap.Logger) *Log {
 	return &Log{
 		cfg: cfg, writer: writer, logger: logger,
 		queue:   make(chan *store.RequestLog, cfg.Queue),
+		enough:  make(chan struct{}, 1),
+		least:   min(cfg.Batch, (cfg.Queue+1)/2),
 		workers: worker.New(logger),
 		batch:   store.LogBatch{Writer: uuid.NewString(), Number: 1},
 	}
@@ -124,6 +128,14 @@ func (l *Log) Add(record *store.RequestLog) {
 	case l.queue <- record:
 	default:
 		l.dropped.Add(1)
+	}
+	// The writer sleeps until then: to be woken for each record would cost requests
+	// more than anything else here.
+	if len(l.queue) >= l.least {
+		select {
+		case l.enough <- struct{}{}:
+		default:
+		}
 	}
 }
 
@@ -167,16 +179,14 @@ func (l *Log) Close() {
 func (l *Log) write(ctx context.Context) {
 	flush := time.NewTicker(l.cfg.FlushInterval)
 	defer flush.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case record := <-l.queue:
-			l.batch.Rows = append(l.batch.Rows, record)
-			if len(l.batch.Rows) < l.cfg.Batch {
-				continue
+	for ctx.Err() == nil {
+		if len(l.queue) < l.least {
+			select {
+			case <-ctx.Done():
+				return
+			case <-l.enough:
+			case <-flush.C:
 			}
-		case <-flush.C:
 		}
 		if l.fill(); len(l.batch.Rows) == 0 {
 			continue

@@ -125,6 +125,30 @@ func TestBatches(t *testing.T) {
 	}
 }
 
+// Whole batches are written without waiting for the interval, also when nothing comes
+// any more that would remind the writer of them.
+func TestWholeBatchesDoNotWait(t *testing.T) {
+	t.Parallel()
+	d := &database{gate: make(chan struct{})}
+	l, _ := open(t, requestlog.Config{Batch: 10, FlushInterval: time.Hour}, d)
+	l.Start()
+	add(l, 10)
+	eventually(t, "the first batch is taken", func() bool { return l.Stats().Queued == 0 })
+	add(l, 50)
+	close(d.gate)
+	eventually(t, "all is written", func() bool { return d.count() == 60 })
+}
+
+// A queue that is smaller than a batch is written before it is full.
+func TestSmallQueue(t *testing.T) {
+	t.Parallel()
+	d := new(database)
+	l, _ := open(t, requestlog.Config{Queue: 4, Batch: 1000, FlushInterval: time.Hour}, d)
+	l.Start()
+	add(l, 2)
+	eventually(t, "half of it is written", func() bool { return d.count() == 2 })
+}
+
 func TestFullQueueDrops(t *testing.T) {
 	t.Parallel()
 	d := &database{gate: make(chan struct{})}

@@ -52,6 +52,8 @@ type Request struct {
 	Took              time.Duration
 	Upstream          time.Duration // until the last target began its answer; 0 if none did
 	BytesIn, BytesOut int64
+
+	Ended time.Time // zero: now
 }
 
 func (s *Series) observe(q *Request) {

@@ -44,7 +44,10 @@ var Claims = []string{
 // Drop removes fields, given in canonical form.
 func Drop(h http.Header, names []string) {
 	for _, name := range names {
-		delete(h, name)
+		// Most are not there, and to look is cheaper than to delete nothing.
+		if _, ok := h[name]; ok {
+			delete(h, name)
+		}
 	}
 }
 

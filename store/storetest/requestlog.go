@@ -95,6 +95,39 @@ func testLogBatches(t *testing.T, open Opener) {
 	}
 }
 
+// testManyLogs inserts more rows than one statement takes, some with values where most
+// have none.
+func testManyLogs(t *testing.T, open Opener) {
+	s := open(t)
+	route := create(t, s, store.NewRoute("/a", "http://x"))
+	var rows, want []*store.RequestLog
+	for i := range 137 {
+		row := newLog(fmt.Sprint("/a/", i), time.Duration(i)*time.Millisecond)
+		row.RouteID, row.Host, row.RequestID, row.Duration, row.BytesOut = route.ID, "a.example", fmt.Sprint(i), time.Duration(i)*time.Microsecond, int64(i)
+		switch {
+		case i == 60:
+			row.Error = "limited"
+		case i == 61:
+			row.RouteID, row.BytesIn = 99, 7
+		case i == 120:
+			row.TraceID, row.Consumer, row.Query, row.Headers = "t", "shop", "q", map[string]string{"Accept": "*/*"}
+		case i%10 == 0:
+			row.Path, row.Host = row.Host, row.Path
+		}
+		rows = append(rows, row)
+		kept := *row
+		if i == 61 {
+			kept.RouteID = 0
+		}
+		want = append([]*store.RequestLog{&kept}, want...)
+	}
+	insertLogs(t, s, rows...)
+	got := must[[]*store.RequestLog](t)(s.Logs(t.Context(), store.LogFilter{}, nil, 200))
+	if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(store.RequestLog{}, "ID")); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func testLogTexts(t *testing.T, open Opener) {
 	s := open(t)
 	odd := newLog("/\x00\xff"+strings.Repeat("é", 3000), 0)

@@ -60,6 +60,7 @@ func Run(t *testing.T, open Opener) {
 		{"Last hits", testLastHits},
 		{"Logs", testLogs},
 		{"Batches of logs sent again", testLogBatches},
+		{"Many logs", testManyLogs},
 		{"Texts of logs", testLogTexts},
 		{"Filters of logs", testLogFilters},
 		{"Pages of logs", testLogPages},
