@@ -1,75 +1,107 @@
 package routing
 
-import "strings"
+import (
+	"iter"
+	"math/bits"
+	"strings"
+)
 
 // forest is the routes of a table by host.
 type forest struct {
 	anyHost tree
-	exact   pmap[string, tree]
-	wild    pmap[string, tree] // by what follows the "*": ".example.com"
+	exact   sites
+	wild    sites // by what follows the "*": ".example.com"
+}
+
+// sites are hosts by the hash of their text.
+type sites struct{ hashIndex[*site] }
+
+// site is a host with its routes. It is never changed.
+type site struct {
+	host string
+	tree tree
+}
+
+// site returns a host's, nil for one without routes.
+func (x *sites) site(host string) *site {
+	hash := hashText(host)
+	slots := x.leaf(hash)
+	for i := seek(slots, hash, -1); i >= 0; i = seek(slots, hash, i) {
+		if s := slots[i].value; s.host == host {
+			return s
+		}
+	}
+	return nil
+}
+
+// sites returns where the forest has a host pattern other than "", and what it is there.
+func (f *forest) sites(pattern string) (x *sites, host string) {
+	if suffix, isWild := strings.CutPrefix(pattern, "*"); isWild {
+		return &f.wild, suffix
+	}
+	return &f.exact, pattern
 }
 
 // tree returns the routes of exactly this host pattern.
-func (f *forest) tree(host string) tree {
-	if host == "" {
+func (f *forest) tree(pattern string) tree {
+	if pattern == "" {
 		return f.anyHost
 	}
-	trees := &f.exact
-	suffix, isWild := strings.CutPrefix(host, "*")
-	if isWild {
-		trees = &f.wild
+	x, host := f.sites(pattern)
+	if s := x.site(host); s != nil {
+		return s.tree
 	}
-	t, _ := trees.get(suffix)
-	return t
+	return tree{}
 }
 
-func (f *forest) setTree(e *edit, host string, t tree) {
-	if host == "" {
+func (f *forest) setTree(e *edit, pattern string, t tree) {
+	if pattern == "" {
 		f.anyHost = t
 		return
 	}
-	trees := &f.exact
-	suffix, isWild := strings.CutPrefix(host, "*")
-	if isWild {
-		trees = &f.wild
-	}
+	x, host := f.sites(pattern)
+	is := func(s *site) bool { return s.host == host }
 	if t.isEmpty() {
-		trees.remove(e, suffix)
+		x.drop(e, hashText(host), is)
 	} else {
-		trees.set(e, suffix, t)
+		x.put(e, hashText(host), is, &site{host, t})
 	}
 }
 
 func (f *forest) add(e *edit, r *Route) {
-	f.setTree(e, r.host, f.tree(r.host).insert(e, r, 0))
+	was := f.tree(r.host)
+	if is := was.insert(e, r, 0, 0); is != was {
+		f.setTree(e, r.host, is)
+	}
 }
 
 func (f *forest) drop(e *edit, r *Route) {
 	f.setTree(e, r.host, f.tree(r.host).remove(e, r, 0))
 }
 
-// levels calls visit with the trees of a request's host, the most specific first,
-// until it returns false.
-func (f *forest) levels(host string, visit func(tree) bool) {
-	// Longer hosts are nobody's, and looking them up label by label would cost
-	// the square of their length.
-	if host != "" && len(host) <= maxHost {
-		if t, ok := f.exact.get(host); ok && !visit(t) {
-			return
-		}
-		if f.wild.size > 0 {
-			for i := 1; i < len(host); i++ {
-				if host[i] != '.' {
-					continue
-				}
-				if t, ok := f.wild.get(host[i:]); ok && !visit(t) {
-					return
+// levels yields the trees of a request's host, the most specific first.
+func (f *forest) levels(host string) iter.Seq[tree] {
+	return func(yield func(tree) bool) {
+		// Longer hosts are nobody's, and looking them up label by label would cost
+		// the square of their length.
+		if host != "" && len(host) <= maxHost {
+			if s := f.exact.site(host); s != nil && !yield(s.tree) {
+				return
+			}
+			if f.wild.size > 0 {
+				for i := 1; i < len(host); i++ {
+					if host[i] != '.' {
+						continue
+					}
+					if s := f.wild.site(host[i:]); s != nil && !yield(s.tree) {
+						return
+					}
 				}
 			}
 		}
-	}
-	if !f.anyHost.isEmpty() {
-		visit(f.anyHost)
+		if !f.anyHost.isEmpty() {
+			yield(f.anyHost)
+		}
 	}
 }
 
@@ -82,12 +114,12 @@ type search struct {
 // match returns the best route for the request.
 func (f *forest) match(q *Request) *Route {
 	s := search{q: q, bit: methodBit(q.Method)}
-	var found *Route
-	f.levels(q.Host, func(t tree) bool {
-		found = s.below(t, 0, q.Path)
-		return found == nil
-	})
-	return found
+	for t := range f.levels(q.Host) {
+		if r := s.below(t, 0, q.Path); r != nil {
+			return r
+		}
+	}
+	return nil
 }
 
 // below returns the best route of a tree; rest is what is left of the path.
@@ -118,12 +150,12 @@ func (s *search) below(t tree, depth int, rest string) *Route {
 		}
 		return s.pick(n.rests)
 	}
-	seg, after := cutSegment(rest)
-	if child := n.literal(seg); !child.isEmpty() {
-		if r := s.below(child, depth+1, after); r != nil {
+	if n.runs != 0 {
+		if r := s.literals(n, depth, rest); r != nil {
 			return r
 		}
 	}
+	seg, after := cutSegment(rest)
 	if seg != "" {
 		if len(n.exprs) > 0 {
 			if r := s.exprs(n.exprs, depth, seg, after); r != nil {
@@ -137,6 +169,40 @@ func (s *search) below(t tree, depth int, rest string) *Route {
 		}
 	}
 	return s.pick(n.rests)
+}
+
+// literals returns the best route below the literal children, the longest run first: to
+// have a literal segment where others have none is to be more specific.
+func (s *search) literals(n *node, depth int, rest string) *Route {
+	hashes, k := n.hashRuns(rest)
+	for ; k > 0; k-- {
+		if n.runs&(1<<(k-1)) == 0 {
+			continue
+		}
+		hash := hashes[k-1]
+		slots := n.literals.leaf(hash)
+		for i := seek(slots, hash, -1); i >= 0; i = seek(slots, hash, i) {
+			if r := s.below(slots[i].value, depth, rest); r != nil {
+				return r
+			}
+		}
+	}
+	return nil
+}
+
+// hashRuns returns the hashes of the first segments of rest, up to the longest run that
+// the branch has children by, and their number.
+func (n *node) hashRuns(rest string) (hashes [maxRun]uint64, k int) {
+	longest := bits.Len8(n.runs)
+	hash := uint64(0)
+	for k < longest && rest != "" {
+		var seg string
+		seg, rest = cutSegment(rest)
+		hash = hashRun(hash, seg)
+		hashes[k] = hash
+		k++
+	}
+	return hashes, k
 }
 
 // exprs returns the best route below all regexps that match the segment: they are
@@ -207,8 +273,15 @@ func (t tree) each(depth int, rest string, visit func(*Route)) {
 		visitAll(n.routes, visit)
 		return
 	}
+	hashes, k := n.hashRuns(rest)
+	for ; k > 0; k-- {
+		hash := hashes[k-1]
+		slots := n.literals.leaf(hash)
+		for i := seek(slots, hash, -1); i >= 0; i = seek(slots, hash, i) {
+			slots[i].value.each(depth, rest, visit)
+		}
+	}
 	seg, after := cutSegment(rest)
-	n.literal(seg).each(depth+1, after, visit)
 	if seg == "" {
 		return
 	}

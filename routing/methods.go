@@ -57,7 +57,7 @@ func methodBit(method string) methodBits {
 // It is immutable. The zero value is empty.
 type MethodSet struct {
 	bits   methodBits
-	custom []string // named and not among the usual ones, sorted
+	custom *[]string // named and not among the usual ones, sorted; nil if there are none
 }
 
 // ParseMethods parses the methods of a route: one, a list separated by commas, or
@@ -65,6 +65,7 @@ type MethodSet struct {
 // case, and naming a method twice is naming it once.
 func ParseMethods(s string) (MethodSet, error) {
 	var m MethodSet
+	var custom []string
 	parts := strings.Split(s, ",")
 	if len(parts) > maxMethods {
 		return MethodSet{}, fmt.Errorf(`must not name more than %d methods; write "*" for all`, maxMethods)
@@ -87,12 +88,23 @@ func ParseMethods(s string) (MethodSet, error) {
 			return MethodSet{}, fmt.Errorf("%q is no method", name)
 		case methodBit(name) != noBits:
 			m.bits |= methodBit(name)
-		case !slices.Contains(m.custom, name):
-			m.custom = append(m.custom, name)
+		case !slices.Contains(custom, name):
+			custom = append(custom, name)
 		}
 	}
-	slices.Sort(m.custom)
+	if custom != nil {
+		slices.Sort(custom)
+		m.custom = &custom
+	}
 	return m, nil
+}
+
+// others returns the methods that are not among the usual ones.
+func (m *MethodSet) others() []string {
+	if m.custom == nil {
+		return nil
+	}
+	return *m.custom
 }
 
 // Names returns the methods that the set names, sorted, or just "*".
@@ -106,7 +118,7 @@ func (m MethodSet) Names() []string {
 			names = append(names, name)
 		}
 	}
-	names = append(names, m.custom...)
+	names = append(names, m.others()...)
 	slices.Sort(names)
 	return names
 }
@@ -120,8 +132,8 @@ func (m MethodSet) Overlaps(o MethodSet) bool {
 	if m.bits&o.bits != 0 {
 		return true
 	}
-	for _, name := range m.custom {
-		if slices.Contains(o.custom, name) {
+	for _, name := range m.others() {
+		if slices.Contains(o.others(), name) {
 			return true
 		}
 	}
@@ -148,7 +160,7 @@ func (m *MethodSet) rank(method string, bit methodBits) methodRank {
 		return methodImplied
 	case m.bits&bitAll != 0:
 		return methodAny
-	case bit == noBits && slices.Contains(m.custom, method):
+	case bit == noBits && slices.Contains(m.others(), method):
 		return methodNamed
 	}
 	return methodNone

@@ -272,7 +272,10 @@ func (b *patternBuilder) addParam(seg string, last bool) error {
 		if err != nil {
 			return err
 		}
-		b.p.exprs = append(b.p.exprs, re)
+		if b.p.exprs == nil {
+			b.p.exprs = new([]*regexp.Regexp)
+		}
+		*b.p.exprs = append(*b.p.exprs, re)
 	}
 	b.append(k, seg, 1+len(name))
 	return nil

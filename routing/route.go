@@ -17,6 +17,7 @@ import (
 // Route is a row with what it matches compiled. It is immutable and safe for
 // concurrent use. As long as a row does not change, a table keeps the same *Route.
 type Route struct {
+	// What every match reads comes first, so that it is in few lines of the cache.
 	pattern Pattern
 	// Where short patterns keep their segments: one place less to look at.
 	segs    [4]segment

@@ -181,7 +181,7 @@ func (t tree) related(p *Pattern, depth int, wider bool, visit func(*Route)) {
 		visitAll(*l, visit)
 		return
 	}
-	n.child(p, depth).related(p, depth+1, wider, visit)
+	n.child(p, depth).related(p, p.below(depth), wider, visit)
 	if p.kindAt(depth) == kindLiteral {
 		return
 	}

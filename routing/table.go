@@ -128,7 +128,7 @@ func (t *Table) drop(e *edit, r *Route) {
 
 // shareExprs counts the uses of the route's regexps up or down.
 func (t *Table) shareExprs(e *edit, r *Route, by int) {
-	if len(r.pattern.exprs) == 0 {
+	if r.pattern.exprs == nil {
 		return
 	}
 	for i, s := range r.pattern.segs {
@@ -162,7 +162,7 @@ func (t *Table) Match(q *Request) *Route {
 // would have found one, sorted, for the Allow field of a 405. None means 404.
 func (t *Table) Allow(q *Request) []string {
 	found := make(map[string]struct{})
-	t.served.levels(q.Host, func(tr tree) bool {
+	for tr := range t.served.levels(q.Host) {
 		tr.each(0, q.Path, func(r *Route) {
 			if !r.predicatesHold(q) {
 				return
@@ -180,8 +180,7 @@ func (t *Table) Allow(q *Request) []string {
 				found[http.MethodHead] = struct{}{}
 			}
 		})
-		return true
-	})
+	}
 	return slices.Sorted(maps.Keys(found))
 }
 
