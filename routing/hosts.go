@@ -46,10 +46,10 @@ func (t *Table) Hosts(after string, limit int, keep func(host string) bool) []Ho
 		}
 	}
 	for s := range t.served.exact.all() {
-		add(s.value.host, s.value.tree)
+		add(s.value.host(), s.value.tree)
 	}
 	for s := range t.served.wild.all() {
-		add("*"+s.value.host, s.value.tree)
+		add("*"+s.value.host(), s.value.tree)
 	}
 	slices.SortFunc(lowest, func(a, b hostTree) int { return cmp.Compare(a.host, b.host) })
 	out := make([]HostRoutes, len(lowest))

@@ -18,8 +18,34 @@ type sites struct{ hashIndex[*site] }
 
 // site is a host with its routes. It is never changed.
 type site struct {
-	host string
-	tree tree
+	tree  tree
+	size  uint8    // of short
+	short [39]byte // the host, if it fits: one place less to look at
+	long  string   // else
+}
+
+func newSite(host string, t tree) *site {
+	s := &site{tree: t}
+	if len(host) > len(s.short) {
+		s.long = host
+	} else {
+		s.size = uint8(copy(s.short[:], host))
+	}
+	return s
+}
+
+func (s *site) is(host string) bool {
+	if len(host) > len(s.short) {
+		return s.long == host
+	}
+	return string(s.short[:s.size]) == host
+}
+
+func (s *site) host() string {
+	if s.long != "" {
+		return s.long
+	}
+	return string(s.short[:s.size])
 }
 
 // site returns a host's, nil for one without routes.
@@ -27,7 +53,7 @@ func (x *sites) site(host string) *site {
 	hash := hashText(host)
 	slots := x.leaf(hash)
 	for i := seek(slots, hash, -1); i >= 0; i = seek(slots, hash, i) {
-		if s := slots[i].value; s.host == host {
+		if s := slots[i].value; s.is(host) {
 			return s
 		}
 	}
@@ -60,11 +86,11 @@ func (f *forest) setTree(e *edit, pattern string, t tree) {
 		return
 	}
 	x, host := f.sites(pattern)
-	is := func(s *site) bool { return s.host == host }
+	is := func(s *site) bool { return s.is(host) }
 	if t.isEmpty() {
 		x.drop(e, hashText(host), is)
 	} else {
-		x.put(e, hashText(host), is, &site{host, t})
+		x.put(e, hashText(host), is, newSite(host, t))
 	}
 }
 
@@ -125,14 +151,14 @@ func (f *forest) match(q *Request) *Route {
 // below returns the best route of a tree; rest is what is left of the path.
 func (s *search) below(t tree, depth int, rest string) *Route {
 	if r := t.one; r != nil {
-		if r.pattern.matchFrom(depth, rest) && r.methods.rank(s.q.Method, s.bit) != methodNone && r.predicatesHold(s.q) {
+		if r.matchFrom(depth, rest) && r.rank(s.q.Method, s.bit) != methodNone && r.predicatesHold(s.q) {
 			return r
 		}
 		return nil
 	}
 	n := t.node
 	if n.isTail {
-		if !n.routes[0].pattern.matchFrom(depth, rest) {
+		if !n.routes[0].matchFrom(depth, rest) {
 			return nil
 		}
 		return s.pick(n.routes)
@@ -227,7 +253,7 @@ func (s *search) before(a, b *Route) bool {
 	if c := a.pattern.compare(&b.pattern); c != 0 {
 		return c < 0
 	}
-	ra, rb := a.methods.rank(s.q.Method, s.bit), b.methods.rank(s.q.Method, s.bit)
+	ra, rb := a.rank(s.q.Method, s.bit), b.rank(s.q.Method, s.bit)
 	if ra != rb {
 		return ra < rb
 	}
@@ -240,7 +266,7 @@ func (s *search) pick(list []*Route) *Route {
 	var best *Route
 	bestRank := methodNone
 	for _, r := range list {
-		rank := r.methods.rank(s.q.Method, s.bit)
+		rank := r.rank(s.q.Method, s.bit)
 		if rank < bestRank && r.predicatesHold(s.q) {
 			best, bestRank = r, rank
 			if rank == methodNamed {
@@ -254,7 +280,7 @@ func (s *search) pick(list []*Route) *Route {
 // each calls visit with every route of a tree whose pattern matches rest.
 func (t tree) each(depth int, rest string, visit func(*Route)) {
 	if list := t.tail(); list != nil {
-		if list[0].pattern.matchFrom(depth, rest) {
+		if list[0].matchFrom(depth, rest) {
 			visitAll(list, visit)
 		}
 		return

@@ -57,7 +57,7 @@ func methodBit(method string) methodBits {
 // It is immutable. The zero value is empty.
 type MethodSet struct {
 	bits   methodBits
-	custom *[]string // named and not among the usual ones, sorted; nil if there are none
+	custom []string // named and not among the usual ones, sorted
 }
 
 // ParseMethods parses the methods of a route: one, a list separated by commas, or
@@ -65,7 +65,6 @@ type MethodSet struct {
 // case, and naming a method twice is naming it once.
 func ParseMethods(s string) (MethodSet, error) {
 	var m MethodSet
-	var custom []string
 	parts := strings.Split(s, ",")
 	if len(parts) > maxMethods {
 		return MethodSet{}, fmt.Errorf(`must not name more than %d methods; write "*" for all`, maxMethods)
@@ -88,23 +87,12 @@ func ParseMethods(s string) (MethodSet, error) {
 			return MethodSet{}, fmt.Errorf("%q is no method", name)
 		case methodBit(name) != noBits:
 			m.bits |= methodBit(name)
-		case !slices.Contains(custom, name):
-			custom = append(custom, name)
+		case !slices.Contains(m.custom, name):
+			m.custom = append(m.custom, name)
 		}
 	}
-	if custom != nil {
-		slices.Sort(custom)
-		m.custom = &custom
-	}
+	slices.Sort(m.custom)
 	return m, nil
-}
-
-// others returns the methods that are not among the usual ones.
-func (m *MethodSet) others() []string {
-	if m.custom == nil {
-		return nil
-	}
-	return *m.custom
 }
 
 // Names returns the methods that the set names, sorted, or just "*".
@@ -118,7 +106,7 @@ func (m MethodSet) Names() []string {
 			names = append(names, name)
 		}
 	}
-	names = append(names, m.others()...)
+	names = append(names, m.custom...)
 	slices.Sort(names)
 	return names
 }
@@ -132,8 +120,8 @@ func (m MethodSet) Overlaps(o MethodSet) bool {
 	if m.bits&o.bits != 0 {
 		return true
 	}
-	for _, name := range m.others() {
-		if slices.Contains(o.others(), name) {
+	for _, name := range m.custom {
+		if slices.Contains(o.custom, name) {
 			return true
 		}
 	}
@@ -150,18 +138,16 @@ const (
 	methodNone               // not at all
 )
 
-// rank says how the set serves a method; bit is methodBit(method). TRACE and
-// CONNECT are up to the caller.
-func (m *MethodSet) rank(method string, bit methodBits) methodRank {
+// rank says how a route that names these methods serves the one with the bit, if it is
+// a usual one. TRACE and CONNECT are up to the caller.
+func (m methodBits) rank(bit methodBits) methodRank {
 	switch {
-	case m.bits&bit != 0:
+	case m&bit != 0:
 		return methodNamed
-	case bit == bitHead && m.bits&bitGet != 0:
+	case bit == bitHead && m&bitGet != 0:
 		return methodImplied
-	case m.bits&bitAll != 0:
+	case m&bitAll != 0:
 		return methodAny
-	case bit == noBits && slices.Contains(m.others(), method):
-		return methodNamed
 	}
 	return methodNone
 }

@@ -29,10 +29,10 @@ type node struct {
 	isTail bool
 
 	// Of a branch only; first what every match reads.
-	skipped  uint8  // segments of the run that leads here; 0 if another kind does
-	runs     uint8  // bit k-1: there are literal children by runs of k segments
-	skip     string // that run's text, "/api/v1"
+	skipped  uint8 // segments of the run that leads here; 0 if another kind does
+	runs     uint8 // bit k-1: there are literal children by runs of k segments
 	literals hashIndex[tree]
+	skip     string // the text of the run that leads here, "/api/v1"
 	param    tree
 	exprs    []exprChild
 	rests    []*Route // whose pattern has its rest here
