@@ -1,6 +1,9 @@
 package ratelimit
 
-import "math/bits"
+import (
+	"math/bits"
+	"time"
+)
 
 const (
 	minSlots = 16
@@ -18,11 +21,22 @@ const (
 // Slots are ordered by the hash's high bits, so any number of slots will do and
 // the table grows by a quarter at a time rather than to twice its size.
 type table struct {
-	hashes []uint64 // 0 is a free slot
-	cells  []cell
-	used   int
-	most   int // how many keys it may hold; its owner evicts one before adding more
-	hand   int // where the search for a victim goes on
+	slots   []slot
+	windows []uint32 // of the slots, in ms; apart, since only who evicts or sweeps asks
+	used    int
+	most    int // how many keys it may hold; its owner evicts one before adding more
+	hand    int // where the search for a victim goes on
+}
+
+// slot is a key with what it has used, in one cache line.
+type slot struct {
+	hash uint64 // 0 is a free slot
+	cell cell
+}
+
+// momentAt is now as the cell in slot i sees it.
+func (t *table) momentAt(i int, now int64) moment {
+	return momentOf(now, int64(t.windows[i])*int64(time.Millisecond))
 }
 
 // find returns the slot of hash, or -1.
@@ -31,7 +45,7 @@ func (t *table) find(hash uint64) int {
 		return -1
 	}
 	for i := t.home(hash); ; i = t.next(i) {
-		switch t.hashes[i] {
+		switch t.slots[i].hash {
 		case hash:
 			return i
 		case 0:
@@ -40,25 +54,25 @@ func (t *table) find(hash uint64) int {
 	}
 }
 
-// add puts a cell under a hash that is not in the table.
-func (t *table) add(hash uint64, c cell) {
-	if (t.used+1)*5 > len(t.hashes)*4 {
-		t.resize(max(minSlots, min(len(t.hashes)*5/4, t.most*5/4+1)))
+// add puts a key that is not in the table, with the length of its window in ms.
+func (t *table) add(s slot, window uint32) {
+	if (t.used+1)*5 > len(t.slots)*4 {
+		t.resize(max(minSlots, min(len(t.slots)*5/4, t.most*5/4+1)))
 	}
-	i := t.home(hash)
-	for t.hashes[i] != 0 {
+	i := t.home(s.hash)
+	for t.slots[i].hash != 0 {
 		i = t.next(i)
 	}
-	t.hashes[i], t.cells[i] = hash, c
+	t.slots[i], t.windows[i] = s, window
 	t.used++
 }
 
 // remove frees slot i and closes the gap, so that no search ends too early.
 func (t *table) remove(i int) {
-	n := len(t.hashes)
-	for j := t.next(i); t.hashes[j] != 0; j = t.next(j) {
+	n := len(t.slots)
+	for j := t.next(i); t.slots[j].hash != 0; j = t.next(j) {
 		// The key at j may move to i if its search passes i on the way to j.
-		fromHome := j - t.home(t.hashes[j])
+		fromHome := j - t.home(t.slots[j].hash)
 		if fromHome < 0 {
 			fromHome += n
 		}
@@ -67,11 +81,11 @@ func (t *table) remove(i int) {
 			fromGap += n
 		}
 		if fromHome >= fromGap {
-			t.hashes[i], t.cells[i] = t.hashes[j], t.cells[j]
+			t.slots[i], t.windows[i] = t.slots[j], t.windows[j]
 			i = j
 		}
 	}
-	t.hashes[i] = 0
+	t.slots[i].hash = 0
 	t.used--
 }
 
@@ -86,15 +100,15 @@ func (t *table) victim(now int64) int {
 	for seen := 0; seen < searchSize; {
 		t.hand = t.next(t.hand)
 		i := t.hand
-		if t.hashes[i] == 0 {
+		if t.slots[i].hash == 0 {
 			continue
 		}
 		seen++
-		c := &t.cells[i]
-		if c.idle(now) {
+		c, m := &t.slots[i].cell, t.momentAt(i, now)
+		if c.idle(m) {
 			return i
 		}
-		rank := c.rank(now)
+		rank := c.rank(m)
 		if seen <= sampleSize {
 			// Not for the whole search, or in a flood of limited keys no key
 			// could ask again before the hand comes round.
@@ -113,15 +127,15 @@ func (t *table) victim(now int64) int {
 // sweep removes the keys that are idle at now and gives memory back if three
 // quarters of it would be unused.
 func (t *table) sweep(now int64) {
-	for i := 0; i < len(t.hashes); {
-		if t.hashes[i] != 0 && t.cells[i].idle(now) {
+	for i := 0; i < len(t.slots); {
+		if t.slots[i].hash != 0 && t.slots[i].cell.idle(t.momentAt(i, now)) {
 			// Another key may have come into slot i: look at it again.
 			t.remove(i)
 			continue
 		}
 		i++
 	}
-	if slots := max(minSlots, t.used*5/3); slots*4 < len(t.hashes) {
+	if slots := max(minSlots, t.used*5/3); slots*4 < len(t.slots) {
 		t.resize(slots)
 	}
 }
@@ -129,24 +143,24 @@ func (t *table) sweep(now int64) {
 func (t *table) resize(slots int) {
 	old := *t
 	*t = table{
-		hashes: make([]uint64, slots),
-		cells:  make([]cell, slots),
-		most:   old.most,
+		slots:   make([]slot, slots),
+		windows: make([]uint32, slots),
+		most:    old.most,
 	}
-	for i, hash := range old.hashes {
-		if hash != 0 {
-			t.add(hash, old.cells[i])
+	for i := range old.slots {
+		if old.slots[i].hash != 0 {
+			t.add(old.slots[i], old.windows[i])
 		}
 	}
 }
 
 func (t *table) home(hash uint64) int {
-	hi, _ := bits.Mul64(hash, uint64(len(t.hashes)))
+	hi, _ := bits.Mul64(hash, uint64(len(t.slots)))
 	return int(hi)
 }
 
 func (t *table) next(i int) int {
-	if i++; i < len(t.hashes) {
+	if i++; i < len(t.slots) {
 		return i
 	}
 	return 0

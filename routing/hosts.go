@@ -13,15 +13,12 @@ func (t *Table) HasHost(host string) (exact bool, wildcard string) {
 	if host == "" || len(host) > maxHost || host[0] == '*' {
 		return false, ""
 	}
-	_, exact = t.served.exact.get(host)
+	exact = t.served.exact.site(host) != nil
 	if t.served.wild.size == 0 {
 		return exact, ""
 	}
 	for i := 1; i < len(host); i++ {
-		if host[i] != '.' {
-			continue
-		}
-		if _, ok := t.served.wild.get(host[i:]); ok {
+		if host[i] == '.' && t.served.wild.site(host[i:]) != nil {
 			return exact, "*" + host[i:]
 		}
 	}
@@ -48,11 +45,11 @@ func (t *Table) Hosts(after string, limit int, keep func(host string) bool) []Ho
 			heap.Pop(&lowest)
 		}
 	}
-	for host, tr := range t.served.exact.all() {
-		add(host, tr)
+	for s := range t.served.exact.all() {
+		add(s.value.host(), s.value.tree)
 	}
-	for suffix, tr := range t.served.wild.all() {
-		add("*"+suffix, tr)
+	for s := range t.served.wild.all() {
+		add("*"+s.value.host(), s.value.tree)
 	}
 	slices.SortFunc(lowest, func(a, b hostTree) int { return cmp.Compare(a.host, b.host) })
 	out := make([]HostRoutes, len(lowest))
@@ -72,11 +69,8 @@ func (t tree) count() int {
 		return 0
 	}
 	count := len(n.routes) + len(n.rests) + n.param.count()
-	for _, k := range n.few {
-		count += k.tree.count()
-	}
-	for _, below := range n.literals.all() {
-		count += below.count()
+	for s := range n.literals.all() {
+		count += s.value.count()
 	}
 	for _, x := range n.exprs {
 		count += x.tree.count()

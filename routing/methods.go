@@ -138,18 +138,16 @@ const (
 	methodNone               // not at all
 )
 
-// rank says how the set serves a method; bit is methodBit(method). TRACE and
-// CONNECT are up to the caller.
-func (m *MethodSet) rank(method string, bit methodBits) methodRank {
+// rank says how a route that names these methods serves the one with the bit, if it is
+// a usual one. TRACE and CONNECT are up to the caller.
+func (m methodBits) rank(bit methodBits) methodRank {
 	switch {
-	case m.bits&bit != 0:
+	case m&bit != 0:
 		return methodNamed
-	case bit == bitHead && m.bits&bitGet != 0:
+	case bit == bitHead && m&bitGet != 0:
 		return methodImplied
-	case m.bits&bitAll != 0:
+	case m&bitAll != 0:
 		return methodAny
-	case bit == noBits && slices.Contains(m.custom, method):
-		return methodNamed
 	}
 	return methodNone
 }

@@ -7,7 +7,7 @@ import "github.com/isekai-gateway/isekai/store"
 func (r *Route) Normalized() *store.Route {
 	row := *r.Route
 	row.Host = r.host
-	row.Method = r.methods.String()
+	row.Method = r.Methods().String()
 	return &row
 }
 

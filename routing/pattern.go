@@ -27,9 +27,9 @@ type segment struct {
 
 // Pattern is a parsed path pattern. It is immutable and safe for concurrent use.
 type Pattern struct {
-	segs  []segment
 	text  string
-	exprs []*regexp.Regexp // of the regexp segments, in order
+	segs  []segment
+	exprs *[]*regexp.Regexp // of the regexp segments, in order; nil if there are none
 }
 
 // Param is a parameter's name and its value in one request, which is a part of
@@ -137,13 +137,18 @@ func (p *Pattern) matchFrom(depth int, rest string) bool {
 		if rest == "" {
 			return false
 		}
+		if s.kind == kindLiteral {
+			// With the slash before it, and up to one.
+			n := int(s.end-s.start) + 1
+			if len(rest) < n || rest[:n] != p.text[s.start-1:s.end] || len(rest) > n && rest[n] != '/' {
+				return false
+			}
+			rest = rest[n:]
+			continue
+		}
 		var seg string
 		seg, rest = cutSegment(rest)
 		switch {
-		case s.kind == kindLiteral:
-			if p.literal(s) != seg {
-				return false
-			}
 		case seg == "":
 			return false
 		case s.kind == kindExpr:
@@ -163,7 +168,7 @@ func (p *Pattern) expr(i int) *regexp.Regexp {
 			n++
 		}
 	}
-	return p.exprs[n]
+	return (*p.exprs)[n]
 }
 
 // kindAt returns the kind of segment i, kindEnd after the last.
@@ -210,16 +215,6 @@ func (p *Pattern) textFrom(depth int) string {
 		return ""
 	}
 	return p.text[p.segs[depth].start-1:]
-}
-
-// sharedLiterals counts the literal segments, from the given one on, that both
-// patterns have in common.
-func (p *Pattern) sharedLiterals(o *Pattern, depth int) int {
-	n := 0
-	for p.kindAt(depth+n) == kindLiteral && o.kindAt(depth+n) == kindLiteral && p.sameSegment(o, depth+n) {
-		n++
-	}
-	return n
 }
 
 // sameFrom reports whether both patterns are equal, but for names of parameters,

@@ -62,7 +62,7 @@ func compileExpr(source string) (*regexp.Regexp, error) {
 
 // parsePattern is ParsePattern with room for segments, and with a way to share
 // compiled regexps.
-func parsePattern(s string, room []segment, compile func(string) (*regexp.Regexp, error)) (Pattern, error) {
+func parsePattern(s string, room *segmentRoom, compile func(string) (*regexp.Regexp, error)) (Pattern, error) {
 	switch {
 	case s == "":
 		return Pattern{}, errors.New(`must not be empty; write "/*" to match every path`)
@@ -71,7 +71,7 @@ func parsePattern(s string, room []segment, compile func(string) (*regexp.Regexp
 	case len(s) > maxPattern:
 		return Pattern{}, fmt.Errorf("must not be longer than %d bytes", maxPattern)
 	}
-	b := patternBuilder{p: Pattern{segs: room}, compile: compile}
+	b := patternBuilder{p: Pattern{segs: room.take(s)}, compile: compile}
 	for i := 0; i < len(s); {
 		start := i + 1
 		end := patternSegmentEnd(s, start)
@@ -90,7 +90,35 @@ func parsePattern(s string, room []segment, compile func(string) (*regexp.Regexp
 		b.p.text = string(b.text)
 	}
 	b.p.segs = slices.Clip(b.p.segs)
+	room.taken(b.p.segs)
 	return b.p, nil
+}
+
+// segmentRoom is where the patterns of a whole table have their segments: very many small
+// slices would take more. A nil one makes room for each alone.
+type segmentRoom struct{ free []segment }
+
+// roomSize is how many segments are made room for at once. The last pattern that has its
+// segments there keeps all of it in memory.
+const roomSize = 256
+
+// take returns an empty slice to append the segments of a pattern to.
+func (m *segmentRoom) take(pattern string) []segment {
+	most := strings.Count(pattern, "/")
+	if m == nil || most > roomSize {
+		return make([]segment, 0, most)
+	}
+	if most > len(m.free) {
+		m.free = make([]segment, roomSize)
+	}
+	return m.free[:0:most]
+}
+
+// taken keeps the segments for good, which are appended to what take has returned.
+func (m *segmentRoom) taken(segs []segment) {
+	if m != nil && len(segs) > 0 && len(m.free) > 0 && &segs[0] == &m.free[0] {
+		m.free = m.free[len(segs):]
+	}
 }
 
 // patternSegmentEnd returns where the segment that starts at start ends: at the
@@ -272,7 +300,10 @@ func (b *patternBuilder) addParam(seg string, last bool) error {
 		if err != nil {
 			return err
 		}
-		b.p.exprs = append(b.p.exprs, re)
+		if b.p.exprs == nil {
+			b.p.exprs = new([]*regexp.Regexp)
+		}
+		*b.p.exprs = append(*b.p.exprs, re)
 	}
 	b.append(k, seg, 1+len(name))
 	return nil

@@ -17,12 +17,13 @@ import (
 // Route is a row with what it matches compiled. It is immutable and safe for
 // concurrent use. As long as a row does not change, a table keeps the same *Route.
 type Route struct {
+	// What every match reads comes first, so that it is in one line of the cache.
+	code code
+	bits methodBits // of methods
+	more *extras    // nil if there are none; most routes have none
+
 	pattern Pattern
-	// Where short patterns keep their segments: one place less to look at.
-	segs    [4]segment
-	methods MethodSet
-	more    *extras // nil if there are none; most routes have none
-	host    string  // as ParseHost returns it
+	host    string // as ParseHost returns it
 
 	*store.Route
 }
@@ -30,7 +31,8 @@ type Route struct {
 // extras is what few routes have.
 type extras struct {
 	headers, query []predicate
-	problem        error // why the row does not compile
+	methods        MethodSet // with those that are not among the usual ones
+	problem        error     // why the row does not compile
 }
 
 var noExtras extras
@@ -51,19 +53,42 @@ func (r *Route) Pattern() *Pattern { return &r.pattern }
 func (r *Route) MatchHost() string { return r.host }
 
 // Methods returns the methods that the route names.
-func (r *Route) Methods() MethodSet { return r.methods }
+func (r *Route) Methods() MethodSet {
+	if r.more != nil {
+		return r.more.methods
+	}
+	return MethodSet{bits: r.bits}
+}
+
+// rank says how the route serves a method; bit is methodBit(method).
+func (r *Route) rank(method string, bit methodBits) methodRank {
+	rank := r.bits.rank(bit)
+	if rank == methodNone && bit == noBits && r.more != nil && slices.Contains(r.more.methods.custom, method) {
+		return methodNamed
+	}
+	return rank
+}
+
+// matchFrom reports whether the pattern, from the given segment on, matches rest.
+func (r *Route) matchFrom(depth int, rest string) bool {
+	if r.code.size > 0 {
+		return r.code.matchFrom(depth, rest)
+	}
+	return r.pattern.matchFrom(depth, rest)
+}
 
 // Compile checks and compiles what a row matches. Everything that is wrong comes
 // at once, as store.FieldErrors.
 func Compile(r *store.Route) (*Route, error) {
-	c, err := compile(r, compileExpr)
+	c, err := compile(r, nil, compileExpr)
 	if err != nil {
 		return nil, err
 	}
 	return c, nil
 }
 
-func compile(r *store.Route, expr func(string) (*regexp.Regexp, error)) (*Route, error) {
+// compile is Compile with room for segments and a way to share compiled regexps.
+func compile(r *store.Route, room *segmentRoom, expr func(string) (*regexp.Regexp, error)) (*Route, error) {
 	var errs store.FieldErrors
 	if r.DecodeError != "" {
 		errs.Add("spec", r.DecodeError)
@@ -71,22 +96,25 @@ func compile(r *store.Route, expr func(string) (*regexp.Regexp, error)) (*Route,
 	}
 	c := &Route{Route: r}
 	var err error
-	if c.pattern, err = parsePattern(r.Path, c.segs[:0], expr); err != nil {
+	if c.pattern, err = parsePattern(r.Path, room, expr); err != nil {
 		errs.Add("path", err.Error())
 	}
+	c.code = c.pattern.code()
 	if c.host, err = ParseHost(r.Host); err != nil {
 		errs.Add("host", err.Error())
 	}
 	if c.host == r.Host {
 		c.host = r.Host // one copy of the text is enough
 	}
-	if c.methods, err = ParseMethods(r.Method); err != nil {
+	methods, err := ParseMethods(r.Method)
+	if err != nil {
 		errs.Add("method", err.Error())
 	}
 	headers := compilePredicates("headers", r.Headers, headerName, &errs)
 	query := compilePredicates("query", r.Query, queryName, &errs)
-	if len(headers) > 0 || len(query) > 0 {
-		c.more = &extras{headers: headers, query: query}
+	c.bits = methods.bits
+	if len(headers) > 0 || len(query) > 0 || len(methods.custom) > 0 {
+		c.more = &extras{headers: headers, query: query, methods: methods}
 	}
 	if r.Priority < math.MinInt32 || r.Priority > math.MaxInt32 {
 		errs.Add("priority", fmt.Sprintf("must be from %d to %d", math.MinInt32, math.MaxInt32))
@@ -145,7 +173,7 @@ func (r *Route) compareRest(o *Route) int {
 
 // describe names the route in a text for people.
 func (r *Route) describe() string {
-	what := r.methods.String() + " " + r.host + r.pattern.text
+	what := r.Methods().String() + " " + r.host + r.pattern.text
 	if r.Name != "" {
 		what = strconv.Quote(r.Name) + ", " + what
 	}

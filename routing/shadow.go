@@ -115,8 +115,8 @@ func (t *Table) shadowsOf(r *Route, without int64, extra *Route) []*Route {
 // methodsServed returns the methods that reach a route if nothing comes before it;
 // "*" stands for all that nobody names.
 func methodsServed(r *Route) []string {
-	names := r.methods.Names()
-	if r.methods.bits&(bitGet|bitHead) == bitGet {
+	names := r.Methods().Names()
+	if r.bits&(bitGet|bitHead) == bitGet {
 		names = append(names, http.MethodHead)
 	}
 	return names
@@ -129,7 +129,7 @@ func (s *Route) takes(r *Route, method string) bool {
 	if method == "*" {
 		bit = bitAll
 	}
-	sRank, rRank := s.methods.rank(method, bit), r.methods.rank(method, bit)
+	sRank, rRank := s.rank(method, bit), r.rank(method, bit)
 	if sRank == methodNone || !implied(s.extras().headers, r.extras().headers) || !implied(s.extras().query, r.extras().query) {
 		return false
 	}
@@ -181,7 +181,7 @@ func (t tree) related(p *Pattern, depth int, wider bool, visit func(*Route)) {
 		visitAll(*l, visit)
 		return
 	}
-	n.child(p, depth).related(p, depth+1, wider, visit)
+	n.child(p, depth).related(p, p.below(depth), wider, visit)
 	if p.kindAt(depth) == kindLiteral {
 		return
 	}

@@ -54,7 +54,7 @@ func (t *Table) Apply(changed []*store.Route, revision int64) *Table {
 			next.drop(e, old)
 		}
 		if row.DeletedAt == nil {
-			next.add(e, next.compile(row))
+			next.add(e, next.compile(row, nil))
 		}
 	}
 	return &next
@@ -64,7 +64,7 @@ func (t *Table) Apply(changed []*store.Route, revision int64) *Table {
 // *Route of every row that is deeply equal to the one that t has.
 func (t *Table) Replace(rows []*store.Route, revision int64) *Table {
 	next := &Table{revision: revision}
-	e := new(edit)
+	e, room := new(edit), new(segmentRoom)
 	for _, row := range rows {
 		if row.DeletedAt != nil {
 			continue
@@ -74,7 +74,7 @@ func (t *Table) Replace(rows []*store.Route, revision int64) *Table {
 		}
 		r, ok := t.byID.get(row.ID)
 		if !ok || r.Revision != row.Revision || !reflect.DeepEqual(r.Route, row) {
-			r = next.compile(row)
+			r = next.compile(row, room)
 		}
 		next.add(e, r)
 	}
@@ -83,8 +83,8 @@ func (t *Table) Replace(rows []*store.Route, revision int64) *Table {
 
 // compile compiles a row with the regexps that the table has. The result for a row
 // that doesn't compile has a problem.
-func (t *Table) compile(row *store.Route) *Route {
-	r, err := compile(row, func(source string) (*regexp.Regexp, error) {
+func (t *Table) compile(row *store.Route, room *segmentRoom) *Route {
+	r, err := compile(row, room, func(source string) (*regexp.Regexp, error) {
 		if shared, ok := t.exprs.get(source); ok {
 			return shared.re, nil
 		}
@@ -128,7 +128,7 @@ func (t *Table) drop(e *edit, r *Route) {
 
 // shareExprs counts the uses of the route's regexps up or down.
 func (t *Table) shareExprs(e *edit, r *Route, by int) {
-	if len(r.pattern.exprs) == 0 {
+	if r.pattern.exprs == nil {
 		return
 	}
 	for i, s := range r.pattern.segs {
@@ -162,26 +162,25 @@ func (t *Table) Match(q *Request) *Route {
 // would have found one, sorted, for the Allow field of a 405. None means 404.
 func (t *Table) Allow(q *Request) []string {
 	found := make(map[string]struct{})
-	t.served.levels(q.Host, func(tr tree) bool {
+	for tr := range t.served.levels(q.Host) {
 		tr.each(0, q.Path, func(r *Route) {
 			if !r.predicatesHold(q) {
 				return
 			}
-			if r.methods.bits&bitAll != 0 {
+			if r.bits&bitAll != 0 {
 				for _, name := range usualMethods {
 					found[name] = struct{}{}
 				}
 				return
 			}
-			for _, name := range r.methods.Names() {
+			for _, name := range r.Methods().Names() {
 				found[name] = struct{}{}
 			}
-			if r.methods.bits&bitGet != 0 {
+			if r.bits&bitGet != 0 {
 				found[http.MethodHead] = struct{}{}
 			}
 		})
-		return true
-	})
+	}
 	return slices.Sorted(maps.Keys(found))
 }
 
@@ -236,7 +235,7 @@ func (t *Table) Revision() int64 { return t.revision }
 func (t *Table) Conflict(r *Route) *Route {
 	for _, f := range []*forest{&t.served, &t.idle} {
 		for _, o := range f.tree(r.host).find(&r.pattern) {
-			if o.ID != r.ID && o.sameMatch(r) && o.methods.Overlaps(r.methods) {
+			if o.ID != r.ID && o.sameMatch(r) && o.Methods().Overlaps(r.Methods()) {
 				return o
 			}
 		}

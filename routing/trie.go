@@ -1,6 +1,8 @@
 package routing
 
 import (
+	"hash/maphash"
+	"math/bits"
 	"regexp"
 	"slices"
 	"strings"
@@ -18,52 +20,30 @@ type tree struct {
 // node is a tree of two or more routes, or one that once was. It is either a tail,
 // whose routes have one pattern that is compared as a whole from here on, or a
 // branch. A tail compares all of what is left, so it may move up and down.
+//
+// The literal segments of a pattern up to the next of another kind are a run, and lead
+// to one child together: most routes are then found by one hash of their path's first
+// segments, whatever their number. A child that is a branch knows the run that leads to
+// it, a tail has it in its pattern.
 type node struct {
 	isTail bool
 
 	// Of a branch only; first what every match reads.
-	skipped  uint8    // literal segments that all routes have in common
-	skip     string   // their text, "/api/v1"
-	few      []kid    // literal children, while there are few
-	literals literals // all of them, once there are more
+	skipped  uint8 // segments of the run that leads here; 0 if another kind does
+	runs     uint8 // bit k-1: there are literal children by runs of k segments
+	literals hashIndex[tree]
+	skip     string // the text of the run that leads here, "/api/v1"
 	param    tree
 	exprs    []exprChild
 	rests    []*Route // whose pattern has its rest here
 
-	routes []*Route // of a tail; or whose pattern ends here
+	routes []*Route        // of a tail; or whose pattern ends here
+	counts *[maxRun]uint32 // of literal children, by runs of 1 segment and up
 	owner  *edit
 }
 
-type literals = pmap[string, tree]
-
-// kid is a literal child. Its text is kept twice, since the head of it lies beside
-// its neighbours in memory.
-type kid struct {
-	head head
-	tree tree
-	text string
-}
-
-// head is the first bytes of a text and its length, at most 255.
-type head [16]byte
-
-func headOf(text string) (h head) {
-	copy(h[:len(h)-1], text)
-	h[len(h)-1] = byte(min(len(text), 255))
-	return h
-}
-
-// is reports whether the kid's text is this one, with this head.
-func (k *kid) is(h head, text string) bool {
-	return k.head == h && (len(text) < len(h) || k.text == text)
-}
-
-// maxFew is up to how many texts are found faster one by one than by a hash;
-// maxSkip fits its field.
-const (
-	maxFew  = 8
-	maxSkip = 255
-)
+// maxRun bounds the segments of a run. What is longer is one run behind another.
+const maxRun = 8
 
 type exprChild struct {
 	source string
@@ -101,49 +81,84 @@ func (n *node) own(e *edit) *node {
 	}
 	c := *n
 	c.owner = e
-	c.few = slices.Clone(n.few)
 	c.exprs = slices.Clone(n.exprs)
+	if n.counts != nil {
+		counts := *n.counts
+		c.counts = &counts
+	}
 	return &c
 }
 
-func (n *node) literal(text string) tree {
-	if len(n.few) > 0 {
-		h := headOf(text)
-		for i := range n.few {
-			if k := &n.few[i]; k.is(h, text) {
-				return k.tree
-			}
-		}
+// hashRun adds a segment to the hash of those before it, 0 for none.
+func hashRun(hash uint64, seg string) uint64 {
+	return max((bits.RotateLeft64(hash, 7)^maphash.String(hashSeed, seg))*0x9e3779b97f4a7c15, 1)
+}
+
+// run returns how many literal segments there are from depth on, at most maxRun.
+func (p *Pattern) run(depth int) int {
+	n := 0
+	for n < maxRun && p.kindAt(depth+n) == kindLiteral {
+		n++
+	}
+	return n
+}
+
+// runText returns the text of a run, with the slash before it.
+func (p *Pattern) runText(depth, run int) string {
+	if run == 0 {
+		return ""
+	}
+	return p.text[p.segs[depth].start-1 : p.segs[depth+run-1].end]
+}
+
+func (p *Pattern) hashRun(depth, run int) (hash uint64) {
+	for _, s := range p.segs[depth : depth+run] {
+		hash = hashRun(hash, p.literal(s))
+	}
+	return hash
+}
+
+// hasRun reports whether the tree, a literal child at depth, is the one by this run.
+func (t tree) hasRun(text string, depth, run int) bool {
+	if list := t.tail(); list != nil {
+		p := &list[0].pattern
+		return p.run(depth) == run && p.runText(depth, run) == text
+	}
+	return int(t.node.skipped) == run && t.node.skip == text
+}
+
+// literal returns the child that the pattern's run at depth leads to.
+func (n *node) literal(p *Pattern, depth int) tree {
+	if n.runs == 0 {
 		return tree{}
 	}
-	if n.literals.size == 0 {
-		return tree{}
-	}
-	t, _ := n.literals.get(text)
+	run := p.run(depth)
+	text := p.runText(depth, run)
+	t, _ := n.literals.get(p.hashRun(depth, run), func(t tree) bool { return t.hasRun(text, depth, run) })
 	return t
 }
 
 // setLiteral sets or, with an empty tree, removes a child of a node that the edit owns.
-func (n *node) setLiteral(e *edit, text string, t tree) {
-	i := slices.IndexFunc(n.few, func(k kid) bool { return k.text == text })
+func (n *node) setLiteral(e *edit, p *Pattern, depth int, t tree) {
+	run := p.run(depth)
+	text, hash := p.runText(depth, run), p.hashRun(depth, run)
+	is := func(t tree) bool { return t.hasRun(text, depth, run) }
+	if n.counts == nil {
+		n.counts = new([maxRun]uint32)
+	}
+	count := &n.counts[run-1]
 	switch {
-	case i >= 0 && t.isEmpty():
-		n.few = slices.Delete(n.few, i, i+1)
-	case i >= 0:
-		n.few[i].tree = t
-	case n.literals.size > 0 && t.isEmpty():
-		n.literals.remove(e, text)
-	case n.literals.size > 0:
-		n.literals.set(e, text, t)
-	case t.isEmpty():
-	case len(n.few) < maxFew:
-		n.few = insertExact(n.few, len(n.few), kid{headOf(text), t, text})
-	default:
-		for _, k := range n.few {
-			n.literals.set(e, k.text, k.tree)
+	case !t.isEmpty():
+		if n.literals.put(e, hash, is, t) {
+			*count++
 		}
-		n.few = nil
-		n.literals.set(e, text, t)
+	case n.literals.drop(e, hash, is):
+		*count--
+	}
+	if *count > 0 {
+		n.runs |= 1 << (run - 1)
+	} else {
+		n.runs &^= 1 << (run - 1)
 	}
 }
 
@@ -182,12 +197,12 @@ func (n *node) list(p *Pattern, depth int) *[]*Route {
 	return nil
 }
 
-// child returns the tree that segment depth of the pattern leads to.
+// child returns the tree that the pattern leads to from depth on.
 func (n *node) child(p *Pattern, depth int) tree {
 	s := p.segs[depth]
 	switch s.kind {
 	case kindLiteral:
-		return n.literal(p.literal(s))
+		return n.literal(p, depth)
 	case kindExpr:
 		return n.expr(p.source(s))
 	}
@@ -199,12 +214,21 @@ func (n *node) setChild(e *edit, p *Pattern, depth int, t tree) {
 	s := p.segs[depth]
 	switch s.kind {
 	case kindLiteral:
-		n.setLiteral(e, p.literal(s), t)
+		n.setLiteral(e, p, depth, t)
 	case kindExpr:
 		n.setExpr(p.source(s), p.expr(depth), t)
 	default:
 		n.param = t
 	}
+}
+
+// below returns the depth at which a child of a node at depth begins: a literal one
+// with its run.
+func (p *Pattern) below(depth int) int {
+	if p.kindAt(depth) == kindLiteral {
+		return depth
+	}
+	return depth + 1
 }
 
 // cutSkip returns what follows the segments that a branch skips in rest, which is
@@ -230,8 +254,8 @@ func dropRoute(list []*Route, r *Route) []*Route {
 }
 
 // insert returns the tree with r. The segments of r's pattern before depth are
-// those on the way to it.
-func (t tree) insert(e *edit, r *Route, depth int) tree {
+// those on the way to it, but for a run of so many that leads to it.
+func (t tree) insert(e *edit, r *Route, depth, run int) tree {
 	if t.isEmpty() {
 		return tree{one: r}
 	}
@@ -241,55 +265,23 @@ func (t tree) insert(e *edit, r *Route, depth int) tree {
 		if first.sameFrom(&r.pattern, depth) {
 			return tailOf(addRoute(list, r))
 		}
-		n = newBranch(e, first, depth, first.sharedLiterals(&r.pattern, depth))
-		if l := n.list(first, depth+int(n.skipped)); l != nil {
+		n = &node{owner: e, skipped: uint8(run), skip: first.runText(depth, run)}
+		if l := n.list(first, depth+run); l != nil {
 			*l = list
 		} else {
-			n.setChild(e, first, depth+int(n.skipped), t)
+			n.setChild(e, first, depth+run, t)
 		}
 	} else {
 		n = t.node.own(e)
-		if _, ok := n.cutSkip(r.pattern.textFrom(depth)); !ok {
-			n = n.split(e, r, depth)
-		}
 	}
-	depth += int(n.skipped)
-	if l := n.list(&r.pattern, depth); l != nil {
+	p := &r.pattern
+	depth += run
+	if l := n.list(p, depth); l != nil {
 		*l = addRoute(*l, r)
 	} else {
-		n.setChild(e, &r.pattern, depth, n.child(&r.pattern, depth).insert(e, r, depth+1))
+		n.setChild(e, p, depth, n.child(p, depth).insert(e, r, p.below(depth), p.run(depth)))
 	}
 	return tree{node: n}
-}
-
-// newBranch returns an empty branch that skips the next literal segments of p.
-func newBranch(e *edit, p *Pattern, depth, skipped int) *node {
-	skipped = min(skipped, maxSkip)
-	n := &node{owner: e, skipped: uint8(skipped)}
-	if skipped > 0 {
-		n.skip = p.text[p.segs[depth].start-1 : p.segs[depth+skipped-1].end]
-	}
-	return n
-}
-
-// split puts a branch over n, which the edit owns, that skips only what r's pattern
-// has in common with it.
-func (n *node) split(e *edit, r *Route, depth int) *node {
-	over := &node{owner: e}
-	skip, pattern := n.skip, r.pattern.textFrom(depth)
-	for {
-		seg, after := cutSegment(skip)
-		if rest, ok := strings.CutPrefix(pattern, "/"+seg); ok && (rest == "" || rest[0] == '/') {
-			skip, pattern = after, rest
-			over.skipped++
-			continue
-		}
-		over.skip = n.skip[:len(n.skip)-len(skip)]
-		n.skip = after
-		n.skipped -= over.skipped + 1
-		over.setLiteral(e, seg, tree{node: n})
-		return over
-	}
 }
 
 // remove returns the tree without r, which it holds.
@@ -302,14 +294,14 @@ func (t tree) remove(e *edit, r *Route, depth int) tree {
 	if l := n.list(&r.pattern, depth); l != nil {
 		*l = dropRoute(*l, r)
 	} else {
-		n.setChild(e, &r.pattern, depth, n.child(&r.pattern, depth).remove(e, r, depth+1))
+		n.setChild(e, &r.pattern, depth, n.child(&r.pattern, depth).remove(e, r, r.pattern.below(depth)))
 	}
 	return n.shrink()
 }
 
 // shrink returns the tree of a branch, without the branch if it has become needless.
 func (n *node) shrink() tree {
-	children := len(n.few) + n.literals.size + len(n.exprs)
+	children := n.literals.size + len(n.exprs)
 	if !n.param.isEmpty() {
 		children++
 	}
@@ -328,12 +320,11 @@ func (n *node) shrink() tree {
 		return tailOf(n.routes)
 	case len(n.rests) > 0:
 		return tailOf(n.rests)
-	case len(n.few) > 0:
-		only = n.few[0].tree
 	case len(n.exprs) > 0:
 		only = n.exprs[0].tree
 	case n.literals.size > 0:
-		for _, only = range n.literals.all() {
+		for s := range n.literals.all() {
+			only = s.value
 		}
 	}
 	if only.isEmpty() || only.tail() != nil {
@@ -344,7 +335,7 @@ func (n *node) shrink() tree {
 
 // find returns the routes with the same pattern, but for names.
 func (t tree) find(p *Pattern) []*Route {
-	for depth := 0; ; depth++ {
+	for depth := 0; ; {
 		if list := t.tail(); list != nil {
 			if list[0].pattern.sameFrom(p, depth) {
 				return list
@@ -363,5 +354,6 @@ func (t tree) find(p *Pattern) []*Route {
 			return *l
 		}
 		t = n.child(p, depth)
+		depth = p.below(depth)
 	}
 }
