@@ -13,10 +13,9 @@ import (
 // at a time.
 type laneConn struct {
 	net.Conn
-	probe  *probedConn  // below TLS, if there is any
-	tcp    *net.TCPConn // if there is no TLS: the kernel can copy from it
-	reused bool         // an exchange has succeeded on it
-	since  time.Time    // when it became idle
+	probe  *probedConn // below TLS, if there is any
+	reused bool        // an exchange has succeeded on it
+	since  time.Time   // when it became idle
 
 	// interrupt ends all waiting for the target. It is made once, for context.AfterFunc.
 	interrupt func()
@@ -32,7 +31,6 @@ var longAgo = time.Unix(1, 0)
 func newLaneConn(conn net.Conn) *laneConn {
 	probe := &probedConn{Conn: conn, raw: rawOf(conn)}
 	c := &laneConn{Conn: probe, probe: probe}
-	c.tcp, _ = conn.(*net.TCPConn)
 	c.interrupt = func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
@@ -50,7 +48,7 @@ func (c *laneConn) secure(ctx context.Context, config *tls.Config, timeout time.
 	if err := client.HandshakeContext(ctx); err != nil {
 		return "", err
 	}
-	c.Conn, c.tcp = client, nil
+	c.Conn = client
 	return client.ConnectionState().NegotiatedProtocol, nil
 }
 

@@ -110,7 +110,7 @@ func (p *pool) readBody(r *http.Request, call *Call) (body []byte, early io.Clos
 	reader, read := b.attempt(), make(chan struct{})
 	go func() {
 		defer close(read)
-		buf := copyBuffers.Get().(*[32 << 10]byte)
+		buf := copyBuffers.Get().(*copyBuffer)
 		defer copyBuffers.Put(buf)
 		for {
 			if _, err := reader.Read(buf[:]); err != nil {

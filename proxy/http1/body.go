@@ -65,10 +65,6 @@ func (b *Body) Discard(n int) {
 	b.took(int64(n))
 }
 
-// Skip notes that n bytes of the body were read from the connection directly, while
-// nothing of it was buffered.
-func (b *Body) Skip(n int64) { b.took(n) }
-
 func (b *Body) took(n int64) {
 	switch b.state {
 	case counted:
