@@ -6,6 +6,7 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 
@@ -20,7 +21,7 @@ type copyBuffer [64 << 10]byte
 
 // send writes the answer to the client, as reverse_proxy would. An answer that can't
 // be sent whole is broken off, by a panic.
-func (f *Forwarder) send(x *laneExchange, w http.ResponseWriter, r *http.Request) {
+func (f *Forwarder) send(x *laneExchange, w http.ResponseWriter) {
 	x.idle = f.pool.idle
 	h := w.Header()
 	delete(h, "Server")
@@ -67,7 +68,7 @@ func (f *Forwarder) send(x *laneExchange, w http.ResponseWriter, r *http.Request
 // addField adds values, which h may keep, to a field.
 func addField(h http.Header, name string, values []string) {
 	if before := h[name]; len(before) > 0 {
-		values = append(before[:len(before):len(before)], values...)
+		values = append(slices.Clip(before), values...)
 	}
 	h[name] = values
 }

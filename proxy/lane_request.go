@@ -87,7 +87,8 @@ func (q *laneRequest) prepare(r *http.Request) bool {
 		b = append(b, "\r\n"...)
 	}
 	b, ok := appendForwarded(b, r)
-	q.fields = append(b, "\r\n"...)
+	b = append(b, "\r\n"...)
+	q.fields = b
 	return ok
 }
 
@@ -157,7 +158,8 @@ func (q *laneRequest) finish(r *http.Request, host string) bool {
 	if host == "" || !simpleHost(host) {
 		return false
 	}
-	b := append(q.bytes[:0], r.Method...)
+	b := q.bytes[:0]
+	b = append(b, r.Method...)
 	b = append(b, ' ')
 	path := r.URL.EscapedPath()
 	if path == "" || path[0] != '/' || r.URL.Opaque != "" {
@@ -171,7 +173,8 @@ func (q *laneRequest) finish(r *http.Request, host string) bool {
 	b = append(b, host...)
 	b = append(b, "\r\n"...)
 	b = append(b, q.fields...)
-	q.bytes = append(b, q.body...)
+	b = append(b, q.body...)
+	q.bytes = b
 	return true
 }
 

@@ -30,7 +30,8 @@ func (f *Forwarder) serveFast(w http.ResponseWriter, r *http.Request, call *Call
 		case early != nil:
 			return false, early.Close()
 		case call.body.spoiled():
-			return true, f.spoiled(w, r, call)
+			f.spoiled(w, r, call)
+			return true, nil
 		case int64(len(body)) != r.ContentLength:
 			return false, nil // a plugin's; the full lane knows what to say
 		}
@@ -66,7 +67,7 @@ func (f *Forwarder) serveFast(w http.ResponseWriter, r *http.Request, call *Call
 	}
 	if err = p.judge(call, t, r, status, took, err); err == nil {
 		call.answer = laneAnswer{head: x.head.Text(), status: status, reason: x.head.Reason, began: began}
-		f.send(x, w, r)
+		f.send(x, w)
 		return true, nil
 	}
 	if status != 0 {
@@ -130,12 +131,11 @@ func (p *pool) readBody(r *http.Request, call *Call) (body []byte, early io.Clos
 }
 
 // spoiled ends a request whose body could not be read, before a target was asked.
-func (f *Forwarder) spoiled(w http.ResponseWriter, r *http.Request, call *Call) error {
+func (f *Forwarder) spoiled(w http.ResponseWriter, r *http.Request, call *Call) {
 	if r.Context().Err() == nil {
 		call.spoiled = call.body.err
 	}
 	w.WriteHeader(statusClientClosed)
-	return nil
 }
 
 // takeBack undoes begin: t has seen nothing of the request.
