@@ -37,10 +37,37 @@ type news struct {
 	from      int64  // the revision served once listening had begun
 	announced int64  // the last revision that was announced
 	polled    int64  // the revision that the last poll has found
+	asked     bool   // the watcher is to look whatever was announced
 }
 
-// tell wakes the watcher. Of several calls before it comes, it hears one.
+// tell wakes the watcher, which asks the store. Of several calls before it comes, it
+// hears one.
 func (n *news) tell() {
+	n.mu.Lock()
+	n.asked = true
+	n.mu.Unlock()
+	n.ring()
+}
+
+// announce notes a revision and wakes the watcher.
+func (n *news) announce(revision int64) {
+	n.mu.Lock()
+	n.announced = revision
+	n.mu.Unlock()
+	n.ring()
+}
+
+// nothing reports whether all that the watcher was woken for is a revision that is
+// served, as those are that this gateway has written itself.
+func (n *news) nothing(served int64) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	asked := n.asked
+	n.asked = false
+	return !asked && n.announced == served
+}
+
+func (n *news) ring() {
 	select {
 	case n.wake <- struct{}{}:
 	default:
@@ -66,12 +93,7 @@ func (g *Gateway) listen(ctx context.Context) {
 				}
 				g.listenerReady(server)
 			},
-			Revision: func(revision int64) {
-				g.news.mu.Lock()
-				g.news.announced = revision
-				g.news.mu.Unlock()
-				g.news.tell()
-			},
+			Revision: g.news.announce,
 		})
 		if errors.Is(err, errors.ErrUnsupported) || ctx.Err() != nil {
 			return

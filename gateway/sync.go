@@ -56,6 +56,9 @@ func (g *Gateway) follow(ctx context.Context) {
 				return
 			}
 			last = time.Now()
+			if table := g.Table(); table != nil && g.news.nothing(table.Revision()) && !g.stale.Load() {
+				continue
+			}
 			err = g.sync(ctx)
 		}
 		if err != nil {

@@ -115,24 +115,50 @@ func (g *Gateway) served(ctx context.Context, written *store.Route) []string {
 // whatever happens here, so a store that fails just now is worked around where
 // that is safe and otherwise left to the watcher.
 func (g *Gateway) apply(ctx context.Context, revision int64, written ...*store.Route) {
+	committed := time.Now()
+	if g.applyNext(revision, committed, written) {
+		return
+	}
 	// The client may be gone already, but its write must become visible.
-	ctx = context.WithoutCancel(ctx)
-	err := g.sync(ctx)
+	err := g.sync(context.WithoutCancel(ctx))
 	if err == nil {
 		return
 	}
 	g.noteStore(err)
+	if !g.applyNext(revision, committed, written) {
+		g.cfg.Log().Warn("a write is committed but not yet served, since the store failed after it",
+			zap.Int64("revision", revision), zap.Error(err))
+	}
+}
+
+// applyNext reports whether the table has the revision. If it has the one before, the
+// rows that were written are all that is missing, and the store need not be asked.
+func (g *Gateway) applyNext(revision int64, committed time.Time, written []*store.Route) bool {
 	g.syncing <- struct{}{}
 	defer func() { <-g.syncing }()
 	old := g.table.Load()
 	switch {
-	case revision <= old.Revision():
-	case revision == old.Revision()+1:
-		g.publish(old, old.Apply(written, revision), ids(written))
-	default:
-		g.cfg.Log().Warn("a write is committed but not yet served, since the store failed after it",
-			zap.Int64("revision", revision), zap.Error(err))
+	case g.stale.Load():
+		return false
+	case revision <= old.Revision() && hasAll(old, written):
+		return true // whoever wrote after this has read it, too
+	case revision != old.Revision()+1:
+		return false
 	}
+	g.noteStore(nil)
+	g.publish(old, old.Apply(written, revision), ids(written))
+	g.Propagation.Observe(time.Since(committed).Seconds())
+	return true
+}
+
+// hasAll reports whether a table has rows as they were written, or as they became later.
+func hasAll(table *routing.Table, rows []*store.Route) bool {
+	for _, row := range rows {
+		if has, _, ok := table.Get(row.ID); ok != (row.DeletedAt == nil) || ok && has.Revision < row.Revision {
+			return false
+		}
+	}
+	return true
 }
 
 // writeError is storeError for writes of routes.

@@ -56,6 +56,9 @@ func openPostgres(ctx context.Context, dsn string, opts Options) (Store, error) 
 			load: func(ctx context.Context, tick func()) ([]*Route, int64, error) {
 				return loadPostgres(ctx, pool, tick)
 			},
+			pipeline: func(ctx context.Context, steps []step) (func(context.Context) error, error) {
+				return pipelinePostgres(ctx, pool, steps)
+			},
 			insertRoutes: insertMany,
 			updateRoutes: updateMany,
 			lockPruning:  fmt.Sprintf("SELECT pg_try_advisory_xact_lock(%d)", pruningLock),

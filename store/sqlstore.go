@@ -39,6 +39,10 @@ type dialect struct {
 	// Ends what takeRevision began; may be empty.
 	releaseWriter string
 
+	// Executes steps in a transaction, in one exchange with the database, and returns
+	// what commits it. Nil where a statement costs no exchange.
+	pipeline func(ctx context.Context, steps []step) (commit func(context.Context) error, err error)
+
 	classify func(error) errorClass
 
 	// The present by the database's own clock, and the seconds since a time.

@@ -16,10 +16,7 @@ func (s *sqlStore) Create(ctx context.Context, route *Route, by Author) (*Route,
 		return nil, err
 	}
 	var created *Route
-	err = s.change(ctx, "creating a route", func(ctx context.Context, tx *sql.Tx, revision int64) error {
-		created, err = insert(ctx, tx, route, spec, revision, by)
-		return err
-	})
+	_, err = s.changeBy(ctx, "creating a route", noConflict(route, 0), insertion(route, spec, by, &created))
 	if err != nil {
 		return nil, err
 	}
@@ -32,23 +29,21 @@ func (s *sqlStore) Update(ctx context.Context, route *Route, ifRevision int64, b
 	if err != nil {
 		return nil, err
 	}
+	if !validID(route.ID) {
+		return nil, ErrNotFound
+	}
 	var updated *Route
-	err = s.change(ctx, "updating a route", func(ctx context.Context, tx *sql.Tx, revision int64) error {
-		if err := checkRevision(ctx, tx, "routes", route.ID, ifRevision); err != nil {
-			return err
-		}
-		if err := checkConflict(ctx, tx, route, route.ID); err != nil {
-			return err
-		}
-		updated, err = scanRoute(tx.QueryRowContext(ctx, `UPDATE routes SET
+	_, err = s.changeBy(ctx, "updating a route", atRevision("routes", route.ID, ifRevision), noConflict(route, route.ID), step{
+		query: `UPDATE routes SET
 				name = $2, host = $3, path = $4, method = $5, target_url = $6, enabled = $7,
 				rate_limit = $8, timeout = $9, priority = $10, spec = $11, match_key = $12,
-				revision = $13, updated_by = $14, updated_from = $15, updated_at = $16
-			WHERE id = $1 RETURNING `+columns,
+				revision = ` + thisRevision + `, updated_by = $13, updated_from = $14, updated_at = $15
+			WHERE id = $1 RETURNING ` + columns,
+		args: []any{
 			route.ID, route.Name, route.Host, route.Path, route.Method, route.TargetURL, route.Enabled,
-			route.RateLimit, route.Timeout, route.Priority, spec, route.MatchKey,
-			revision, by.Actor, by.Source, now()).Scan)
-		return err
+			route.RateLimit, route.Timeout, route.Priority, spec, route.MatchKey, by.Actor, by.Source, now(),
+		},
+		read: readInto(&updated),
 	})
 	if err != nil {
 		return nil, err
@@ -61,21 +56,17 @@ func (s *sqlStore) Delete(ctx context.Context, id, ifRevision int64, by Author) 
 	if err := checkAuthor(by); err != nil {
 		return 0, err
 	}
-	var deleted int64
-	err := s.change(ctx, "deleting a route", func(ctx context.Context, tx *sql.Tx, revision int64) error {
-		if err := checkRevision(ctx, tx, "routes", id, ifRevision); err != nil {
-			return err
-		}
-		deleted = revision
-		_, err := tx.ExecContext(ctx, `UPDATE routes SET
-				deleted_at = $2, updated_at = $2, revision = $3, updated_by = $4, updated_from = $5
-			WHERE id = $1`, id, now(), revision, by.Actor, by.Source)
-		return err
-	})
-	if err != nil {
-		return 0, err
+	if !validID(id) {
+		return 0, ErrNotFound
 	}
-	return deleted, nil
+	var deleted *Route
+	return s.changeBy(ctx, "deleting a route", atRevision("routes", id, ifRevision), step{
+		query: `UPDATE routes SET
+				deleted_at = $2, updated_at = $2, revision = ` + thisRevision + `, updated_by = $3, updated_from = $4
+			WHERE id = $1 RETURNING ` + columns,
+		args: []any{id, now(), by.Actor, by.Source},
+		read: readInto(&deleted),
+	})
 }
 
 // errAlreadySeeded ends the transaction of a Seed that comes too late.
@@ -110,7 +101,8 @@ func (s *sqlStore) Seed(ctx context.Context, routes []*Route, by Author) (bool, 
 			return errAlreadySeeded
 		}
 		for i, route := range routes {
-			if _, err := insert(ctx, tx, route, specs[i], revision, by); err != nil {
+			var created *Route
+			if err := inTurn(ctx, tx, []step{noConflict(route, 0), insertion(route, specs[i], by, &created)}); err != nil {
 				return err
 			}
 		}
@@ -122,72 +114,93 @@ func (s *sqlStore) Seed(ctx context.Context, routes []*Route, by Author) (bool, 
 	return err == nil, err
 }
 
-func insert(ctx context.Context, tx *sql.Tx, route *Route, spec string, revision int64, by Author) (*Route, error) {
-	if err := checkConflict(ctx, tx, route, 0); err != nil {
-		return nil, err
+// insertion inserts a route and reads it into created.
+func insertion(route *Route, spec string, by Author, created **Route) step {
+	return step{
+		query: `INSERT INTO routes (
+				name, host, path, method, target_url, enabled, rate_limit, timeout, priority, spec, match_key,
+				updated_by, updated_from, created_at, updated_at, revision)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $14, ` + thisRevision + `)
+			RETURNING ` + columns,
+		args: []any{
+			route.Name, route.Host, route.Path, route.Method, route.TargetURL, route.Enabled,
+			route.RateLimit, route.Timeout, route.Priority, spec, route.MatchKey, by.Actor, by.Source, now(),
+		},
+		read: readInto(created),
 	}
-	return scanRoute(tx.QueryRowContext(ctx, `INSERT INTO routes (
-			name, host, path, method, target_url, enabled, rate_limit, timeout, priority, spec, match_key,
-			revision, updated_by, updated_from, created_at, updated_at)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $15)
-		RETURNING `+columns,
-		route.Name, route.Host, route.Path, route.Method, route.TargetURL, route.Enabled,
-		route.RateLimit, route.Timeout, route.Priority, spec, route.MatchKey,
-		revision, by.Actor, by.Source, now()).Scan)
 }
 
-// checkRevision fails unless there is a live row with this id in the table, at
-// ifRevision if that is not 0. Since the transaction holds the counter, the answer stays
-// true until its end.
+// readInto reads a row of columns.
+func readInto(route **Route) func(rowReader) error {
+	return one(func(scan func(dest ...any) error) (err error) {
+		*route, err = scanRoute(scan)
+		return err
+	})
+}
+
+// atRevision fails unless there is a live row with this id, which must be a valid one, in
+// the table, at ifRevision if that is not 0. Since the transaction holds the counter, the
+// answer stays true until its end.
+func atRevision(table string, id, ifRevision int64) step {
+	return step{
+		query: "SELECT revision FROM " + table + " WHERE id = $1 AND deleted_at IS NULL",
+		args:  []any{id},
+		read: func(rows rowReader) error {
+			var at int64
+			err := one(func(scan func(dest ...any) error) error { return scan(&at) })(rows)
+			switch {
+			case errors.Is(err, sql.ErrNoRows):
+				return ErrNotFound
+			case err != nil:
+				return err
+			case ifRevision != 0 && ifRevision != at:
+				return ErrStale
+			}
+			return nil
+		},
+	}
+}
+
+// checkRevision is atRevision for a change whose statements depend on each other.
 func checkRevision(ctx context.Context, tx *sql.Tx, table string, id, ifRevision int64) error {
 	if !validID(id) {
 		return ErrNotFound
 	}
-	var at int64
-	err := tx.QueryRowContext(ctx, "SELECT revision FROM "+table+" WHERE id = $1 AND deleted_at IS NULL", id).Scan(&at)
-	switch {
-	case errors.Is(err, sql.ErrNoRows):
-		return ErrNotFound
-	case err != nil:
-		return err
-	case ifRevision != 0 && ifRevision != at:
-		return ErrStale
-	}
-	return nil
+	return inTurn(ctx, tx, []step{atRevision(table, id, ifRevision)})
 }
 
-// checkConflict fails with a *ConflictError if a live route other than except
+// noConflict fails with a *ConflictError if a live route other than except
 // stands in the way of route: one with the same match key and a method in
 // common, or one that the unique index of live routes would refuse.
-func checkConflict(ctx context.Context, tx *sql.Tx, route *Route, except int64) error {
-	// A union, since SQLite would read the whole table for an OR.
-	rows, err := tx.QueryContext(ctx, `SELECT id, host, path, method, priority, spec, match_key
-		FROM routes WHERE id <> $1 AND id IN (
-			SELECT id FROM routes WHERE deleted_at IS NULL AND match_key = $2 AND match_key <> ''
-			UNION ALL
-			SELECT id FROM routes WHERE deleted_at IS NULL
-				AND host = $3 AND path = $4 AND method = $5 AND priority = $6)
-		ORDER BY id`,
-		except, route.MatchKey, route.Host, route.Path, route.Method, route.Priority)
-	if err != nil {
-		return err
+func noConflict(route *Route, except int64) step {
+	return step{
+		// A union, since SQLite would read the whole table for an OR.
+		query: `SELECT id, host, path, method, priority, spec, match_key
+			FROM routes WHERE id <> $1 AND id IN (
+				SELECT id FROM routes WHERE deleted_at IS NULL AND match_key = $2 AND match_key <> ''
+				UNION ALL
+				SELECT id FROM routes WHERE deleted_at IS NULL
+					AND host = $3 AND path = $4 AND method = $5 AND priority = $6)
+			ORDER BY id`,
+		args: []any{except, route.MatchKey, route.Host, route.Path, route.Method, route.Priority},
+		read: func(rows rowReader) error {
+			for rows.Next() {
+				var (
+					other Route
+					spec  []byte
+				)
+				err := rows.Scan(&other.ID, &other.Host, &other.Path, &other.Method, &other.Priority, &spec, &other.MatchKey)
+				if err != nil {
+					return err
+				}
+				other.setSpec(spec)
+				if conflict(route, &other) {
+					return &ConflictError{ID: other.ID}
+				}
+			}
+			return rows.Err()
+		},
 	}
-	defer rows.Close()
-	for rows.Next() {
-		var (
-			other Route
-			spec  []byte
-		)
-		err := rows.Scan(&other.ID, &other.Host, &other.Path, &other.Method, &other.Priority, &spec, &other.MatchKey)
-		if err != nil {
-			return err
-		}
-		other.setSpec(spec)
-		if conflict(route, &other) {
-			return &ConflictError{ID: other.ID}
-		}
-	}
-	return rows.Err()
 }
 
 func conflict(route, other *Route) bool {
