@@ -112,6 +112,40 @@ func TestWritesAreLiveWhenTheyReturn(t *testing.T) {
 	}
 }
 
+// What a gateway writes itself it need not ask the store for; what others have written
+// before, it must.
+func TestWritesAreNotReadBack(t *testing.T) {
+	t.Parallel()
+	dsn := sqliteDSN(t)
+	seldom := func(cfg *gateway.Config) { cfg.PollInterval = time.Hour }
+	g := open(t, dsn, seldom)
+	loads := func() uint64 {
+		for name, call := range g.StoreCalls.All() {
+			if name == store.CallLoad.String() {
+				return call.Durations.Snapshot().Count
+			}
+		}
+		t.Fatal("loads are not counted")
+		return 0
+	}
+	before := loads()
+	row := g.create(t, "/a")
+	if _, _, err := g.Update(t.Context(), row, 0, store.Author{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.Delete(t.Context(), row.ID, 0, store.Author{}); err != nil {
+		t.Fatal(err)
+	}
+	if n := loads() - before; n != 0 {
+		t.Errorf("the store was asked %d times", n)
+	}
+	open(t, dsn, seldom).create(t, "/b")
+	g.create(t, "/c")
+	if g.match("/b") == nil || g.match("/c") == nil || loads() == before {
+		t.Error("a route is missing that another gateway has written before")
+	}
+}
+
 func TestWriteErrors(t *testing.T) {
 	t.Parallel()
 	g := open(t, sqliteDSN(t), nil)
