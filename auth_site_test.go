@@ -105,7 +105,7 @@ func TestNothingSecretIsShown(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	example, err := adapt(t, string(content))
+	example, err := adapt(t, string(content)+"\nhttp://logged.test {\n\timport access_log\n}\n")
 	if err != nil {
 		t.Fatal(err)
 	}

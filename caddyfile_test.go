@@ -2,6 +2,7 @@ package isekai_test
 
 import (
 	"encoding/json"
+	"os"
 	"strings"
 	"testing"
 
@@ -207,4 +208,31 @@ func TestBadSettingsAreRefused(t *testing.T) {
 // handle is the routes of a site with these handlers.
 func handle(handlers ...any) []any {
 	return []any{map[string]any{"handle": handlers}}
+}
+
+// The example's servers have nothing switched on that costs each request, and what
+// saves something.
+func TestExampleServersAreLean(t *testing.T) {
+	t.Parallel()
+	content, err := os.ReadFile("Caddyfile.example")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := adapt(t, string(content))
+	if err != nil {
+		t.Fatal(err)
+	}
+	app := cfg["apps"].(map[string]any)["http"].(map[string]any)
+	if app["metrics"] != nil {
+		t.Error("Caddy's metrics are on")
+	}
+	for name, server := range app["servers"].(map[string]any) {
+		server := server.(map[string]any)
+		if idle, _ := server["read_idle_timeout"].(float64); idle >= 0 {
+			t.Errorf("%s: bodies are wrapped: read_idle_timeout %v", name, server["read_idle_timeout"])
+		}
+		if server["logs"] != nil || server["metrics"] != nil {
+			t.Errorf("%s has an access log or metrics: %v, %v", name, server["logs"], server["metrics"])
+		}
+	}
 }
