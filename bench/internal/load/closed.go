@@ -231,20 +231,26 @@ func scrape(ctx context.Context, url string) error {
 
 // Get reads an answer to its end. It is an error unless its status is 200.
 func Get(ctx context.Context, url string) error {
+	_, err := Text(ctx, url)
+	return err
+}
+
+// Text returns an answer. It is an error unless its status is 200.
+func Text(ctx context.Context, url string) (string, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
 	if err != nil {
-		return err
+		return "", err
 	}
 	res, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer res.Body.Close()
 	if res.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s answers %s", url, res.Status)
+		return "", fmt.Errorf("%s answers %s", url, res.Status)
 	}
-	_, err = io.Copy(io.Discard, res.Body)
-	return err
+	text, err := io.ReadAll(res.Body)
+	return string(text), err
 }
 
 func dial(ctx context.Context, j Job) (net.Conn, error) {

@@ -14,3 +14,6 @@ func StartOn(int, *exec.Cmd) error { return errNotLinux }
 
 // Processors returns the processors, of which this system tells nothing.
 func Processors() ([]int, error) { return nil, errNotLinux }
+
+// BindSelf binds this process to a processor, which this system can't.
+func BindSelf(int) (undo func() error, err error) { return nil, errNotLinux }
