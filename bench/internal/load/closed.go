@@ -36,6 +36,7 @@ type Job struct {
 	Answer string // the last part of the path, one of answers
 	Body   int    // bytes sent, 0 for none
 	Routes int    // requests go to so many routes in turn
+	From   int    // the route that the first connection begins with; others are spread over all
 
 	Warm, Time time.Duration
 
@@ -103,7 +104,7 @@ func Run(ctx context.Context, j Job) (*Outcome, error) {
 				return nil, fmt.Errorf("setting a deadline: %w", err)
 			}
 		}
-		first := i * max(j.Routes, 1) / j.Connections // routes are not asked for in step
+		first := firstRoute(i, j.Connections, j.Routes, j.From)
 		if j.HTTP2 {
 			clients[i], err = newHTTP2(conn, j, first)
 		} else {
@@ -287,6 +288,13 @@ func quantiles(took []time.Duration) (p50, p99 time.Duration) {
 	slices.SortFunc(took, cmp.Compare[time.Duration])
 	at := func(q float64) time.Duration { return took[min(int(q*float64(len(took))), len(took)-1)] }
 	return at(0.5), at(0.99)
+}
+
+// firstRoute returns the route that connection i begins with: routes are not asked for in
+// step.
+func firstRoute(i, connections, routes, from int) int {
+	routes = max(routes, 1)
+	return (from + i*routes/connections) % routes
 }
 
 // RoutePath is the path of the route number i and of an answer of the backend.

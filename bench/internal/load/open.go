@@ -20,6 +20,7 @@ type OpenJob struct {
 
 	Answer string // the last part of the path, one of answers
 	Routes int    // requests go to so many routes in turn
+	From   int    // see Job.From
 
 	Rate       float64       // requests per second
 	Warm, Time time.Duration // at that rate, of which the first is not counted

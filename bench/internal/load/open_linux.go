@@ -106,7 +106,7 @@ func (l *openLoop) open() (err error) {
 		if err != nil {
 			return fmt.Errorf("connecting: %w", err)
 		}
-		first := i * max(l.job.Routes, 1) / l.job.Connections // routes are not asked for in step
+		first := firstRoute(i, l.job.Connections, l.job.Routes, l.job.From)
 		l.conns = append(l.conns, openConn{fd: fd, parts: *newHTTP1(nil, job, first), buf: make([]byte, headSize)})
 		l.free = append(l.free, i)
 		if err := l.watch(fd, i); err != nil {

@@ -25,6 +25,8 @@ type Gateway struct {
 	FullLane bool // fast_lane off, if the program has that option
 	Snapshot bool // the last known routes are kept in the file SnapshotFile
 
+	Connections int // max_conns of the store; 0: its default
+
 	Server  string   // Caddy's options; empty: ServerOptions
 	App     []string // further lines of the option isekai
 	Env     []string // NAME=value
@@ -72,6 +74,9 @@ func (g Gateway) options(r *Rig, dir string) string {
 		dsn = r.Postgres
 	}
 	lines := []string{fmt.Sprintf("store %q", dsn)}
+	if g.Connections > 0 {
+		lines[0] += fmt.Sprintf(" {\n\t\t\tmax_conns %d\n\t\t}", g.Connections)
+	}
 	if !g.Log {
 		lines = append(lines, "request_log off")
 	}
