@@ -36,7 +36,7 @@ GO     ?= go
 LINT   := $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help build run validate redis test test-race test-go test-e2e soak upgrade fuzz bench bench-micro bench-limiter bench-propagation bench-requestlog bench-scale lint libc-check fmt clean
+.PHONY: help build run validate redis test test-race test-go test-e2e soak upgrade fuzz bench bench-micro bench-compare bench-tail bench-tuning bench-limiter bench-propagation bench-requestlog bench-scale lint libc-check fmt clean
 
 help: ## Show this list.
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z0-9-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -96,6 +96,15 @@ bench: ## Measure forwarding against Caddy and, if installed, nginx, HAProxy and
 
 bench-micro: ## Run the benchmarks of the packages.
 	$(GO) test -tags=$(TAGS) -run '^$$' -bench . -benchmem ./...
+
+bench-compare: ## Compare routing table, cache, log queue and pipeline with libraries, by benchstat, into bench/RESULTS.md (some minutes).
+	cd bench && $(GO) run -tags=$(TAGS) ./micro
+
+bench-tail: ## Measure p99 and p99.9 of all proxies at one rate into bench/RESULTS.md (under 10 minutes).
+	cd bench && $(GO) run -tags=$(TAGS) ./tail
+
+bench-tuning: ## Measure what GOGC, PGO and settings change into docs/tuning.md (under 15 minutes).
+	cd bench && $(GO) run -tags=$(TAGS) ./tuning
 
 bench-limiter: ## Measure the rate limiter against others into bench/RESULTS.md (some minutes).
 	cd bench && $(GO) run -tags=$(TAGS) ./limiter -rounds $(ROUNDS)

@@ -14,11 +14,15 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/isekai-gateway/isekai/bench/internal/load"
+	"github.com/isekai-gateway/isekai/bench/internal/peers"
+	"github.com/isekai-gateway/isekai/bench/internal/procs"
 )
 
 // The copies of this program that the benchmark starts are of the test's own here.
 func TestMain(m *testing.M) {
-	if is, err := work(context.Background()); is {
+	if is, err := peers.Work(context.Background()); is {
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
@@ -34,7 +38,7 @@ func TestWholeBenchmark(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds Caddy")
 	}
-	if _, err := processors(); err != nil {
+	if _, err := procs.Processors(); err != nil {
 		t.Skip(err)
 	}
 	dir := t.TempDir()
@@ -52,7 +56,7 @@ func TestWholeBenchmark(t *testing.T) {
 	text := read(t, results)
 	wants := []string{"<!-- limiter: begin -->\nkept\n", "\n| " + nameDirect + " ", "\n| " + nameCaddy + " ", "\n| " + nameCaddyLog + " ", "\n| " + nameFull + " ", "\n| " + nameLogged + " "}
 	for _, name := range []string{"nginx", "HAProxy", "Traefik"} {
-		if installed(strings.ToLower(name))() == "" {
+		if procs.Find(strings.ToLower(name)) != "" {
 			wants = append(wants, "\n| "+name+" ")
 		} else {
 			wants = append(wants, "* Absent: "+name+": not installed\n")
@@ -72,7 +76,7 @@ func TestWholeBenchmark(t *testing.T) {
 // Who takes part in which scenario.
 func TestScenarios(t *testing.T) {
 	t.Parallel()
-	all := peers("")
+	all := allPeers()
 	names := func(sc scenario) []string {
 		var names []string
 		for _, p := range sc.with(all) {
@@ -80,12 +84,12 @@ func TestScenarios(t *testing.T) {
 		}
 		return names
 	}
-	short := []string{nameDirect, "nginx", "HAProxy", "Traefik", nameCaddy, nameCaddyTuned, nameCaddyLog, nameFull, nameLogged, namePostgres}
-	plain := []string{nameDirect, "nginx", "HAProxy", "Traefik", nameCaddy, nameFull, nameLogged}
+	short := []string{nameDirect, "nginx", "HAProxy", "Traefik", nameCaddy, nameCaddyTuned, nameCaddyLog, nameFull, nameFast, nameLogged, namePostgres}
+	plain := []string{nameDirect, "nginx", "HAProxy", "Traefik", nameCaddy, nameFull, nameFast, nameLogged}
 	want := map[string][]string{
 		scenarioShort: short, "10 KB": plain, "1 MB": plain, "POST": plain, "TLS": plain[1:], "HTTP/2": plain[1:],
-		scenarioRoutes:         {nameCaddy, nameFull, nameThousand, nameMany},
-		"routes, each in turn": {nameCaddy, nameFull, nameThousand, nameMany},
+		scenarioRoutes:         {nameCaddy, nameFull, nameFast, nameThousand, nameMany},
+		"routes, each in turn": {nameCaddy, nameFull, nameFast, nameThousand, nameMany},
 	}
 	got := make(map[string][]string)
 	for _, sc := range scenarios() {
@@ -99,13 +103,13 @@ func TestScenarios(t *testing.T) {
 func TestSelected(t *testing.T) {
 	t.Parallel()
 	var names []string
-	for _, p := range selected(peers(""), "NGINX, that with") {
+	for _, p := range selected(allPeers(), "NGINX, that with") {
 		names = append(names, p.name)
 	}
 	if diff := cmp.Diff([]string{"nginx", nameCaddy, namePostgres}, names); diff != "" {
 		t.Error(diff)
 	}
-	if got, all := len(selected(peers(""), "")), len(peers("")); got != all {
+	if got, all := len(selected(allPeers(), "")), len(allPeers()); got != all {
 		t.Errorf("%d of %d without a filter", got, all)
 	}
 }
@@ -136,7 +140,7 @@ func sample() *measurements {
 		}
 		f := &figures{}
 		for _, slow := range []int{1, 2} {
-			f.add(&outcome{
+			f.add(&load.Outcome{
 				Requests: 1000, Elapsed: time.Second, P50: time.Millisecond, P99: 3 * time.Millisecond, RSS: 60e6,
 				CPU: time.Duration(micros*float64(slow)*1000) * time.Microsecond, Busy: time.Second / 2, LoadCPU: time.Second / 4,
 			})
@@ -159,7 +163,7 @@ func TestRender(t *testing.T) {
 	m := sample()
 	m.failed = []string{"nginx, 128 B: two\nlines"}
 	s := settings{rounds: 2, time: time.Second, warm: time.Millisecond}
-	text := render(s, peers(""), todo, m, runInfo{"go run ./forward", time.Date(2026, 11, 24, 0, 0, 0, 0, time.UTC)})
+	text := render(s, allPeers(), todo, m, runInfo{"go run ./forward", time.Date(2026, 11, 24, 0, 0, 0, 0, time.UTC)})
 	flat := strings.Join(strings.Fields(text), " ")
 	for _, want := range []string{
 		"* Load average before it: 0.50", "* Date: 2026-11-24", "* Absent: Traefik: not installed", "* FAILED: nginx, 128 B: two lines",
@@ -179,11 +183,30 @@ func TestRender(t *testing.T) {
 		t.Error("the load is said to be the bottleneck")
 	}
 	m.get(scenarioShort, nameFull).load = []float64{0.9, 0.9}
-	if text := render(s, peers(""), todo, m, runInfo{}); !strings.Contains(text, "\nThe load was busier than the proxy, and bounds requests/s of: "+nameFull+".\n") {
+	if text := render(s, allPeers(), todo, m, runInfo{}); !strings.Contains(text, "\nThe load was busier than the proxy, and bounds requests/s of: "+nameFull+".\n") {
 		t.Errorf("the load is not said to be the bottleneck in\n%s", text)
 	}
 	if strings.Contains(text, "| nginx") {
 		t.Error("there is a row of what was not measured")
+	}
+}
+
+// With a fast lane, what Isekai costs is what that costs.
+func TestRenderOfTheFastLane(t *testing.T) {
+	t.Parallel()
+	m := sample()
+	for _, scenario := range []string{scenarioShort, scenarioRoutes} {
+		m.of[scenario][nameFast] = &figures{micros: []float64{40, 80}}
+	}
+	flat := strings.Join(strings.Fields(render(settings{rounds: 2}, allPeers(), scenarios(), m, runInfo{"x", time.Now()})), " ")
+	for _, want := range []string{
+		"| CPU per request against Caddy's reverse_proxy, by the fast lane | 0.50 (0.50-0.50) x | 0.55 x | 0.40 x | meets the bar",
+		"| Isekai, limit + log + metrics | 2.25 (2.25-2.25) x |",
+		"| 100,000 routes against 1 route, same requests | 2.25 (2.25-2.25) x |",
+	} {
+		if !strings.Contains(flat, want) {
+			t.Errorf("no %q in\n%s", want, flat)
+		}
 	}
 }
 
@@ -193,7 +216,7 @@ func TestRenderOfLittle(t *testing.T) {
 	m := sample()
 	delete(m.of[scenarioShort], nameCaddy)
 	delete(m.of, scenarioRoutes)
-	text := render(settings{rounds: 2}, peers(""), scenarios(), m, runInfo{"x", time.Now()})
+	text := render(settings{rounds: 2}, allPeers(), scenarios(), m, runInfo{"x", time.Now()})
 	if strings.Contains(text, "Against the bars") || strings.Contains(text, "NaN") {
 		t.Error(text)
 	}
@@ -201,7 +224,7 @@ func TestRenderOfLittle(t *testing.T) {
 
 func TestPanels(t *testing.T) {
 	t.Parallel()
-	drawn := panels(peers(""), scenarios(), sample())
+	drawn := panels(allPeers(), scenarios(), sample())
 	var got [][]string
 	for _, p := range drawn {
 		var bars []string
@@ -217,7 +240,7 @@ func TestPanels(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
-	if got := panels(peers(""), scenarios(), &measurements{}); len(got) != 0 {
+	if got := panels(allPeers(), scenarios(), &measurements{}); len(got) != 0 {
 		t.Errorf("of nothing: %v", got)
 	}
 }

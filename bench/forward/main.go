@@ -8,18 +8,18 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/isekai-gateway/isekai/bench/internal/peers"
 	"github.com/isekai-gateway/isekai/bench/internal/report"
 )
 
 func main() {
 	report.Main("forward", func(ctx context.Context, args []string) error {
-		if is, err := work(ctx); is {
+		if is, err := peers.Work(ctx); is {
 			return err
 		}
 		return run(ctx, args)
@@ -51,19 +51,7 @@ func run(ctx context.Context, args []string) error {
 	}
 
 	began := time.Now()
-	if s.program == "" {
-		dir, err := os.MkdirTemp("", "isekai-bench-program-")
-		if err != nil {
-			return fmt.Errorf("making a folder: %w", err)
-		}
-		defer os.RemoveAll(dir)
-		if s.program, err = build(ctx, dir); err != nil {
-			return err
-		}
-	} else if path, err := filepath.Abs(s.program); err == nil {
-		s.program = path // peers run in folders of their own
-	}
-	all := selected(peers(s.postgres), *only)
+	all := selected(allPeers(), *only)
 	m, err := measure(ctx, s, all, todo)
 	if err != nil {
 		return err
@@ -106,25 +94,4 @@ func command(program string, args []string) string {
 type runInfo struct {
 	command string
 	began   time.Time
-}
-
-// buildTags are those of the Makefile: without drivers of Caddy's that nobody needs.
-const buildTags = "nobadger,nomysql,nopgx"
-
-// build makes Caddy with this module and returns its path.
-func build(ctx context.Context, dir string) (string, error) {
-	const module = "github.com/isekai-gateway/isekai"
-	root, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", module).Output()
-	if err != nil {
-		return "", fmt.Errorf("finding %s; this program is to be run in its folder bench: %w", module, err)
-	}
-	program := filepath.Join(dir, "caddy")
-	// With the flags of the tests, so that what those have compiled is not compiled again.
-	cmd := exec.CommandContext(ctx, "go", "build", "-tags="+buildTags, "-o", program, "./cmd/caddy") //nolint:gosec // of this program's own words
-	cmd.Dir = strings.TrimSpace(string(root))
-	fmt.Fprintln(os.Stderr, "building Caddy with Isekai")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("building Caddy with Isekai: %w\n%s", err, out)
-	}
-	return program, nil
 }

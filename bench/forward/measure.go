@@ -7,6 +7,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/isekai-gateway/isekai/bench/internal/load"
+	"github.com/isekai-gateway/isekai/bench/internal/peers"
 	"github.com/isekai-gateway/isekai/bench/internal/report"
 )
 
@@ -23,14 +25,14 @@ type figures struct {
 	micros, rate, p50, p99, rss, busy, load []float64
 }
 
-func (f *figures) add(o *outcome) {
+func (f *figures) add(o *load.Outcome) {
 	const ms = float64(time.Millisecond)
-	f.micros = append(f.micros, o.micros())
-	f.rate = append(f.rate, o.rate())
+	f.micros = append(f.micros, o.Micros())
+	f.rate = append(f.rate, o.Rate())
 	f.p50 = append(f.p50, float64(o.P50)/ms)
 	f.p99 = append(f.p99, float64(o.P99)/ms)
 	f.rss = append(f.rss, float64(o.RSS)/1e6)
-	f.busy = append(f.busy, o.busy())
+	f.busy = append(f.busy, o.BusyPart())
 	f.load = append(f.load, o.LoadCPU.Seconds()/o.Elapsed.Seconds())
 }
 
@@ -55,40 +57,32 @@ func (m *measurements) ratios(scenario, peer, base string) []float64 {
 	return report.Ratios(m.get(scenario, peer).micros, m.get(scenario, base).micros)
 }
 
-// bench is peers at work.
-type bench struct {
-	rig     *rig
-	dir     string
-	running map[string]*running
-	broken  map[string]error // peers that could not be started, which is not tried again
-}
-
 // measure measures every peer in every round of each scenario, each time beginning with
 // another so that none of them always comes first.
 func measure(ctx context.Context, s settings, all []peer, todo []scenario) (*measurements, error) {
-	b, err := newBench(ctx, s)
+	rig, err := peers.NewRig(ctx, s.program, s.postgres)
 	if err != nil {
 		return nil, err
 	}
-	defer b.close()
+	defer rig.Close()
 
 	m := &measurements{of: make(map[string]map[string]*figures), load: report.Load()}
 	all = slices.DeleteFunc(slices.Clone(all), func(p peer) bool {
-		why := p.absent()
+		why := p.absent(rig)
 		if why != "" {
 			m.absent = append(m.absent, p.name+": "+why)
 		}
 		return why != ""
 	})
 	for _, scenario := range todo {
-		if err := b.scenario(ctx, s, scenario, scenario.with(all), m); err != nil {
+		if err := m.scenario(ctx, rig, s, scenario, scenario.with(all)); err != nil {
 			return nil, err
 		}
 	}
 	return m, nil
 }
 
-func (b *bench) scenario(ctx context.Context, s settings, sc scenario, with []peer, m *measurements) error {
+func (m *measurements) scenario(ctx context.Context, rig *peers.Rig, s settings, sc scenario, with []peer) error {
 	m.of[sc.name] = make(map[string]*figures)
 	fail := func(p peer, err error) {
 		delete(m.of[sc.name], p.name)
@@ -98,7 +92,7 @@ func (b *bench) scenario(ctx context.Context, s settings, sc scenario, with []pe
 	}
 	for _, p := range with {
 		m.of[sc.name][p.name] = &figures{}
-		if err := b.start(ctx, p); err != nil {
+		if _, err := rig.Start(ctx, p.name, p.start); err != nil {
 			fail(p, err)
 		}
 	}
@@ -106,9 +100,7 @@ func (b *bench) scenario(ctx context.Context, s settings, sc scenario, with []pe
 		now := with // those that have not failed so far
 		for i := range now {
 			p := now[(round+i)%len(now)]
-			j := sc.job(p, b.running[p.name], b.rig)
-			j.Warm, j.Time = s.warm, s.time
-			o, err := runLoad(ctx, b.rig.loadCPU, j)
+			o, err := sc.load(ctx, rig, s, p)
 			if ctx.Err() != nil {
 				return fmt.Errorf("measuring: %w", ctx.Err())
 			}
@@ -118,64 +110,19 @@ func (b *bench) scenario(ctx context.Context, s settings, sc scenario, with []pe
 			}
 			m.of[sc.name][p.name].add(o)
 			fmt.Fprintf(os.Stderr, "%s, round %d of %d: %s: %.1f us, %.0f requests/s, proxy busy %.0f %%\n",
-				sc.name, round+1, s.rounds, p.name, o.micros(), o.rate(), 100*o.busy())
+				sc.name, round+1, s.rounds, p.name, o.Micros(), o.Rate(), 100*o.BusyPart())
 		}
 	}
 	return nil
 }
 
-func newBench(ctx context.Context, s settings) (*bench, error) {
-	cpus, err := processors()
+// load measures a peer once.
+func (s scenario) load(ctx context.Context, rig *peers.Rig, with settings, p peer) (*load.Outcome, error) {
+	at, err := rig.Start(ctx, p.name, p.start)
 	if err != nil {
 		return nil, err
 	}
-	if len(cpus) < 2 {
-		fmt.Fprintln(os.Stderr, "only one processor: the load takes from the proxy, and only CPU times mean anything")
-	}
-	dir, err := os.MkdirTemp("", "isekai-bench-")
-	if err != nil {
-		return nil, fmt.Errorf("making a folder: %w", err)
-	}
-	b := &bench{dir: dir, running: make(map[string]*running), broken: make(map[string]error), rig: &rig{
-		caddy: s.program, postgres: s.postgres, proxyCPU: cpus[0], loadCPU: cpus[len(cpus)-1],
-	}}
-	if err := b.rig.makeCertificate(dir); err != nil {
-		b.close()
-		return nil, err
-	}
-	backend, address, err := startBackend(ctx, b.rig.loadCPU)
-	if err != nil {
-		b.close()
-		return nil, err
-	}
-	b.running["the backend"] = &running{stop: backend.stop}
-	b.rig.backend, b.rig.backendPID = address, backend.cmd.Process.Pid
-	return b, nil
-}
-
-// start starts a peer unless it runs.
-func (b *bench) start(ctx context.Context, p peer) error {
-	if err := b.broken[p.name]; err != nil || b.running[p.name] != nil {
-		return err
-	}
-	dir, err := os.MkdirTemp(b.dir, "peer-")
-	if err != nil {
-		return fmt.Errorf("making a folder: %w", err)
-	}
-	at, err := p.start(ctx, b.rig, dir)
-	if err != nil {
-		err = fmt.Errorf("starting: %w", err)
-		b.broken[p.name] = err
-		return err
-	}
-	b.running[p.name] = at
-	return nil
-}
-
-// close stops everything, and removes what was written.
-func (b *bench) close() {
-	for _, at := range b.running {
-		at.stop()
-	}
-	_ = os.RemoveAll(b.dir) // in a folder for temporary files
+	j := s.job(p, at, rig)
+	j.Warm, j.Time = with.warm, with.time
+	return rig.Load(ctx, j)
 }

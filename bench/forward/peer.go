@@ -1,12 +1,10 @@
 package main
 
 import (
-	"context"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
-	"time"
+
+	"github.com/isekai-gateway/isekai/bench/internal/peers"
 )
 
 // peer is one way from the load to the backend.
@@ -16,11 +14,10 @@ type peer struct {
 	plain  bool // takes part only in the scenario with the shortest answer
 	routes int  // how many it has. One with more than one is only in the scenarios of routes
 
-	// start makes it listen. What dir holds goes afterwards.
-	start func(ctx context.Context, r *rig, dir string) (*running, error)
+	start peers.Start
 
 	// absent says why it can't be started here, or nothing.
-	absent func() string
+	absent func(*peers.Rig) string
 }
 
 // The names that results are looked up by.
@@ -30,82 +27,39 @@ const (
 	nameCaddyTuned = "Caddy, Isekai's server options"
 	nameCaddyLog   = "Caddy, access log"
 	nameFull       = "Isekai, full lane"
+	nameFast       = "Isekai, fast lane"
 	nameLogged     = "Isekai, limit + log + metrics"
 	namePostgres   = "Isekai, that with PostgreSQL"
 	nameThousand   = "Isekai, 1,000 routes"
 	nameMany       = "Isekai, 100,000 routes"
 )
 
-// running is a peer that listens.
-type running struct {
-	address, tls string // host:port; tls is empty if there is none
-	pids         []int
-	process      *process      // of what we have started for it, or nil
-	scrape       string        // URL of metrics that are on
-	late         time.Duration // see job.Late
-	stop         func()
-}
-
-// rig is what all peers share.
-type rig struct {
-	caddy       string // the program: Caddy with Isekai
-	backend     string // host:port
-	backendPID  int
-	certificate string // files with the certificate, its key, and both
-	key         string
-	both        string
-	postgres    string // DSN, or empty
-	proxyCPU    int
-	loadCPU     int
-}
-
-func peers(postgres string) []peer {
-	here := func() string { return "" }
-	noPostgres := func() string {
-		if postgres == "" {
+// allPeers returns all that there could be.
+func allPeers() []peer {
+	noPostgres := func(r *peers.Rig) string {
+		if r.Postgres == "" {
 			return "no -postgres"
 		}
 		return ""
 	}
+	observed := peers.Gateway{Routes: 1, Limit: true, Log: true, Scrape: true}
+	inPostgres := observed
+	inPostgres.Postgres = true
 	return []peer{
-		{name: nameDirect, routes: 1, start: startDirect, absent: here},
-		{name: "nginx", routes: 1, start: startNginx, absent: installed("nginx")},
-		{name: "HAProxy", routes: 1, start: startHAProxy, absent: installed("haproxy")},
-		{name: "Traefik", routes: 1, start: startTraefik, absent: installed("traefik")},
-		{name: nameCaddy, routes: 1, start: startCaddy(caddySite{}), absent: here},
-		{name: nameCaddyTuned, routes: 1, plain: true, start: startCaddy(caddySite{tuned: true}), absent: here},
-		{name: nameCaddyLog, routes: 1, plain: true, start: startCaddy(caddySite{accessLog: true}), absent: here},
-		{name: nameFull, ours: true, routes: 1, start: startIsekai(gatewaySettings{routes: 1}), absent: here},
-		{name: nameLogged, ours: true, routes: 1, start: startIsekai(gatewaySettings{routes: 1, observed: true}), absent: here},
-		{name: namePostgres, ours: true, plain: true, routes: 1, start: startIsekai(gatewaySettings{routes: 1, observed: true, postgres: true}), absent: noPostgres},
-		{name: nameThousand, ours: true, routes: 1000, start: startIsekai(gatewaySettings{routes: 1000}), absent: here},
-		{name: nameMany, ours: true, routes: 100_000, start: startIsekai(gatewaySettings{routes: 100_000}), absent: here},
+		{name: nameDirect, routes: 1, start: peers.Direct, absent: peers.Here},
+		{name: "nginx", routes: 1, start: peers.Nginx, absent: peers.Installed("nginx")},
+		{name: "HAProxy", routes: 1, start: peers.HAProxy, absent: peers.Installed("haproxy")},
+		{name: "Traefik", routes: 1, start: peers.Traefik, absent: peers.Installed("traefik")},
+		{name: nameCaddy, routes: 1, start: peers.Caddy(peers.CaddySite{}), absent: peers.Here},
+		{name: nameCaddyTuned, routes: 1, plain: true, start: peers.Caddy(peers.CaddySite{Tuned: true}), absent: peers.Here},
+		{name: nameCaddyLog, routes: 1, plain: true, start: peers.Caddy(peers.CaddySite{AccessLog: true}), absent: peers.Here},
+		{name: nameFull, ours: true, routes: 1, start: peers.Isekai(peers.Gateway{Routes: 1, FullLane: true}), absent: peers.Here},
+		{name: nameFast, ours: true, routes: 1, start: peers.Isekai(peers.Gateway{Routes: 1}), absent: peers.HasFastLane},
+		{name: nameLogged, ours: true, routes: 1, start: peers.Isekai(observed), absent: peers.Here},
+		{name: namePostgres, ours: true, plain: true, routes: 1, start: peers.Isekai(inPostgres), absent: noPostgres},
+		{name: nameThousand, ours: true, routes: 1000, start: peers.Isekai(peers.Gateway{Routes: 1000}), absent: peers.Here},
+		{name: nameMany, ours: true, routes: 100_000, start: peers.Isekai(peers.Gateway{Routes: 100_000}), absent: peers.Here},
 	}
-}
-
-func startDirect(_ context.Context, r *rig, _ string) (*running, error) {
-	return &running{address: r.backend, pids: []int{r.backendPID}, stop: func() {}}, nil
-}
-
-// installed returns what says whether a program is there.
-func installed(program string) func() string {
-	return func() string {
-		if findProgram(program) == "" {
-			return "not installed"
-		}
-		return ""
-	}
-}
-
-// findProgram looks on the PATH and where distributions keep servers.
-func findProgram(name string) string {
-	for _, dir := range append(filepath.SplitList(os.Getenv("PATH")), "/usr/sbin", "/usr/local/sbin") {
-		path := filepath.Join(dir, name)
-		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 { //nolint:gosec // the user's own PATH
-			return path
-		}
-	}
-	return ""
 }
 
 // selected returns the peers that have one of the texts, separated by commas, in their

@@ -20,13 +20,26 @@ type bar struct {
 }
 
 func bars(m *measurements) []bar {
+	fastest, lane := m.fastest(scenarioShort), "the fast lane"
+	if fastest == nameFull {
+		lane = "the fastest lane there is (the full one)"
+	}
 	return []bar{
-		{"CPU per request against Caddy's reverse_proxy, by the fastest lane there is (the full one)", m.ratios(scenarioShort, nameFull, nameCaddy), 0.55, 0.40},
+		{"CPU per request against Caddy's reverse_proxy, by " + lane, m.ratios(scenarioShort, fastest, nameCaddy), 0.55, 0.40},
 		{"The same with rate limit, request log and metrics on", m.ratios(scenarioShort, nameLogged, nameCaddy), 0.70, 0.50},
 		{"That with PostgreSQL as the store, where SQLite's work is not in the process", m.ratios(scenarioShort, namePostgres, nameCaddy), 0.70, 0.50},
 		{"Full lane against Caddy's reverse_proxy", m.ratios(scenarioShort, nameFull, nameCaddy), 1.00, 0.90},
-		{"100,000 routes against 1 route, same requests", m.ratios(scenarioRoutes, nameMany, nameFull), 1.05, 1.02},
+		{"100,000 routes against 1 route, same requests", m.ratios(scenarioRoutes, nameMany, m.fastest(scenarioRoutes)), 1.05, 1.02},
 	}
+}
+
+// fastest returns the name of Isekai with one route and its defaults: that of the fast
+// lane, if the program has one.
+func (m *measurements) fastest(scenario string) string {
+	if len(m.get(scenario, nameFast).micros) == 0 {
+		return nameFull
+	}
+	return nameFast
 }
 
 // render returns the section of RESULTS.md. Every number in it is of this run.
@@ -101,7 +114,7 @@ func observed(m *measurements) string {
 			continue
 		}
 		rows = append(rows, []string{
-			name, times(m.ratios(scenarioShort, name, nameFull)),
+			name, times(m.ratios(scenarioShort, name, m.fastest(scenarioShort))),
 			times(m.ratios(scenarioShort, name, nameCaddyLog)), times(m.ratios(scenarioShort, name, nameCaddy)),
 		})
 	}

@@ -3,6 +3,9 @@ package main
 import (
 	"net/http"
 	"slices"
+
+	"github.com/isekai-gateway/isekai/bench/internal/load"
+	"github.com/isekai-gateway/isekai/bench/internal/peers"
 )
 
 // scenario is one kind of requests.
@@ -48,7 +51,7 @@ func (s scenario) with(all []peer) []peer {
 	return slices.DeleteFunc(slices.Clone(all), func(p peer) bool {
 		switch {
 		case s.routes:
-			return p.name != nameCaddy && p.name != nameFull && p.routes == 1
+			return p.name != nameCaddy && p.name != nameFull && p.name != nameFast && p.routes == 1
 		case p.routes > 1, s.tls && p.name == nameDirect:
 			return true
 		default:
@@ -58,17 +61,17 @@ func (s scenario) with(all []peer) []peer {
 }
 
 // job returns what the load has to do.
-func (s scenario) job(p peer, at *running, r *rig) job {
-	j := job{
-		Address: at.address, TLS: s.tls, HTTP2: s.http2, Connections: connections,
+func (s scenario) job(p peer, at *peers.Running, r *peers.Rig) load.Job {
+	j := load.Job{
+		Address: at.Address, TLS: s.tls, HTTP2: s.http2, Connections: connections,
 		Method: s.method, Answer: s.answer, Body: s.body, Routes: 1,
-		Proxy: at.pids, Backend: []int{r.backendPID}, Scrape: at.scrape, Late: at.late,
+		Proxy: at.PIDs, Backend: []int{r.BackendPID}, Scrape: at.Scrape, Late: at.Late,
 	}
 	if j.Method == "" {
 		j.Method = http.MethodGet
 	}
 	if s.tls {
-		j.Address = at.tls
+		j.Address = at.TLS
 	}
 	if s.http2 {
 		j.Connections, j.Streams = connections2, streams2

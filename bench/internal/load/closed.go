@@ -1,4 +1,7 @@
-package main
+// Package load is what is on both sides of a proxy that is measured: clients that keep
+// connections busy, or send at a constant rate, and the backend. Both are lighter than
+// net/http, since what they take is taken from what is left of the machine.
+package load
 
 import (
 	"cmp"
@@ -14,10 +17,12 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/isekai-gateway/isekai/bench/internal/procs"
 )
 
-// job is one measurement of one proxy. Its process is given it as JSON.
-type job struct {
+// Job is one measurement of one proxy. Its process is given it as JSON.
+type Job struct {
 	Address string
 	TLS     bool
 	HTTP2   bool
@@ -31,6 +36,7 @@ type job struct {
 	Answer string // the last part of the path, one of answers
 	Body   int    // bytes sent, 0 for none
 	Routes int    // requests go to so many routes in turn
+	From   int    // the route that the first connection begins with; others are spread over all
 
 	Warm, Time time.Duration
 
@@ -42,8 +48,8 @@ type job struct {
 	Late time.Duration
 }
 
-// outcome is what one measurement found.
-type outcome struct {
+// Outcome is what one measurement found.
+type Outcome struct {
 	Requests int
 	Elapsed  time.Duration
 	CPU      time.Duration // of the proxy, with what it did later
@@ -53,14 +59,14 @@ type outcome struct {
 	P50, P99 time.Duration
 }
 
-// micros returns the CPU time of the proxy for a request, in microseconds.
-func (o outcome) micros() float64 { return float64(o.CPU.Microseconds()) / float64(o.Requests) }
+// Micros returns the CPU time of the proxy for a request, in microseconds.
+func (o Outcome) Micros() float64 { return float64(o.CPU.Microseconds()) / float64(o.Requests) }
 
-// rate returns requests per second.
-func (o outcome) rate() float64 { return float64(o.Requests) / o.Elapsed.Seconds() }
+// Rate returns requests per second.
+func (o Outcome) Rate() float64 { return float64(o.Requests) / o.Elapsed.Seconds() }
 
-// busy returns the part of its processor that the proxy used.
-func (o outcome) busy() float64 { return o.Busy.Seconds() / o.Elapsed.Seconds() }
+// BusyPart returns the part of its processor that the proxy used.
+func (o Outcome) BusyPart() float64 { return o.Busy.Seconds() / o.Elapsed.Seconds() }
 
 const (
 	// patience bounds waiting for connections, and for the answers that are still to
@@ -79,11 +85,11 @@ type client interface {
 	run(over *atomic.Bool) ([]time.Duration, error)
 }
 
-// runJob opens the connections, keeps all of them busy for Warm, and measures while it
+// Run opens the connections, keeps all of them busy for Warm, and measures while it
 // keeps them busy again for Time. What the proxy does later for those requests, such as
 // writing its log, is measured with them: both times it is waited for. An answer that is
 // not as it should be is an error.
-func runJob(ctx context.Context, j job) (*outcome, error) {
+func Run(ctx context.Context, j Job) (*Outcome, error) {
 	ctx, cancel := context.WithTimeout(ctx, j.Warm+j.Time+3*patience)
 	defer cancel()
 	clients := make([]client, j.Connections)
@@ -98,7 +104,7 @@ func runJob(ctx context.Context, j job) (*outcome, error) {
 				return nil, fmt.Errorf("setting a deadline: %w", err)
 			}
 		}
-		first := i * max(j.Routes, 1) / j.Connections // routes are not asked for in step
+		first := firstRoute(i, j.Connections, j.Routes, j.From)
 		if j.HTTP2 {
 			clients[i], err = newHTTP2(conn, j, first)
 		} else {
@@ -111,13 +117,13 @@ func runJob(ctx context.Context, j job) (*outcome, error) {
 	if _, err := runAll(ctx, clients, j.Warm); err != nil {
 		return nil, err
 	}
-	if err := settle(ctx, j); err != nil {
+	if err := settle(ctx, j.Proxy, j.Late); err != nil {
 		return nil, err
 	}
 	return j.measure(ctx, clients)
 }
 
-func (j job) measure(ctx context.Context, clients []client) (*outcome, error) {
+func (j Job) measure(ctx context.Context, clients []client) (*Outcome, error) {
 	proxy, load, err := j.usage()
 	if err != nil {
 		return nil, err
@@ -129,7 +135,7 @@ func (j job) measure(ctx context.Context, clients []client) (*outcome, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := &outcome{Requests: len(took), Elapsed: time.Since(began)}
+	o := &Outcome{Requests: len(took), Elapsed: time.Since(began)}
 	if o.Requests == 0 {
 		return nil, errors.New("no request was answered")
 	}
@@ -140,14 +146,14 @@ func (j job) measure(ctx context.Context, clients []client) (*outcome, error) {
 	if err != nil {
 		return nil, err
 	}
-	o.Busy, o.LoadCPU, o.RSS = proxyAfter.cpu-proxy.cpu, loadAfter.cpu-load.cpu, proxyAfter.rss
-	if err := settle(ctx, j); err != nil {
+	o.Busy, o.LoadCPU, o.RSS = proxyAfter.CPU-proxy.CPU, loadAfter.CPU-load.CPU, proxyAfter.RSS
+	if err := settle(ctx, j.Proxy, j.Late); err != nil {
 		return nil, err
 	}
-	if proxyAfter, err = usageOf(j.Proxy); err != nil {
+	if proxyAfter, err = procs.Of(j.Proxy); err != nil {
 		return nil, err
 	}
-	o.CPU = proxyAfter.cpu - proxy.cpu
+	o.CPU = proxyAfter.CPU - proxy.CPU
 	o.P50, o.P99 = quantiles(took)
 	return o, nil
 }
@@ -180,22 +186,22 @@ func runAll(ctx context.Context, clients []client, d time.Duration) ([]time.Dura
 }
 
 // settle waits until the proxy has used no CPU time for a while.
-func settle(ctx context.Context, j job) error {
+func settle(ctx context.Context, proxy []int, late time.Duration) error {
 	quiet := 50 * time.Millisecond
-	if j.Late > 0 {
-		quiet = j.Late + 100*time.Millisecond
+	if late > 0 {
+		quiet = late + 100*time.Millisecond
 	}
 	const step = 25 * time.Millisecond
 	tick := time.NewTicker(step)
 	defer tick.Stop()
 	until := time.Now().Add(settleTimeout)
-	var last usage
+	var last procs.Usage
 	for still := time.Duration(0); still < quiet && time.Now().Before(until); {
-		now, err := usageOf(j.Proxy)
+		now, err := procs.Of(proxy)
 		if err != nil {
 			return err
 		}
-		if still += step; now.cpu != last.cpu {
+		if still += step; now.CPU != last.CPU {
 			last, still = now, 0
 		}
 		select {
@@ -208,11 +214,11 @@ func settle(ctx context.Context, j job) error {
 }
 
 // usage is of the proxy's processes, and of this one with the backend's.
-func (j job) usage() (proxy, load usage, err error) {
-	if proxy, err = usageOf(j.Proxy); err != nil {
-		return usage{}, usage{}, err
+func (j Job) usage() (proxy, load procs.Usage, err error) {
+	if proxy, err = procs.Of(j.Proxy); err != nil {
+		return procs.Usage{}, procs.Usage{}, err
 	}
-	load, err = usageOf(slices.Concat(j.Backend, self()))
+	load, err = procs.Of(slices.Concat(j.Backend, procs.Self()))
 	return proxy, load, err
 }
 
@@ -221,28 +227,34 @@ func scrape(ctx context.Context, url string) error {
 	if url == "" {
 		return nil
 	}
-	return get(ctx, url)
+	return Get(ctx, url)
 }
 
-// get reads an answer to its end. It is an error unless its status is 200.
-func get(ctx context.Context, url string) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
-	if err != nil {
-		return err
-	}
-	res, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return err
-	}
-	defer res.Body.Close()
-	if res.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s answers %s", url, res.Status)
-	}
-	_, err = io.Copy(io.Discard, res.Body)
+// Get reads an answer to its end. It is an error unless its status is 200.
+func Get(ctx context.Context, url string) error {
+	_, err := Text(ctx, url)
 	return err
 }
 
-func dial(ctx context.Context, j job) (net.Conn, error) {
+// Text returns an answer. It is an error unless its status is 200.
+func Text(ctx context.Context, url string) (string, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
+	if err != nil {
+		return "", err
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return "", err
+	}
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		return "", fmt.Errorf("%s answers %s", url, res.Status)
+	}
+	text, err := io.ReadAll(res.Body)
+	return string(text), err
+}
+
+func dial(ctx context.Context, j Job) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	conn, err := new(net.Dialer).DialContext(ctx, "tcp", j.Address)
@@ -254,7 +266,7 @@ func dial(ctx context.Context, j job) (net.Conn, error) {
 		protocol = "h2"
 	}
 	secure := tls.Client(conn, &tls.Config{
-		ServerName:         serverName,
+		ServerName:         ServerName,
 		InsecureSkipVerify: true, //nolint:gosec // checking the certificate costs the load, not the proxy
 		NextProtos:         []string{protocol},
 		MinVersion:         tls.VersionTLS13,
@@ -278,8 +290,15 @@ func quantiles(took []time.Duration) (p50, p99 time.Duration) {
 	return at(0.5), at(0.99)
 }
 
-// routePath is the path of the route number i and of an answer of the backend.
-func routePath(i int, answer string) string { return "/r/" + strconv.Itoa(i) + "/" + answer }
+// firstRoute returns the route that connection i begins with: routes are not asked for in
+// step.
+func firstRoute(i, connections, routes, from int) int {
+	routes = max(routes, 1)
+	return (from + i*routes/connections) % routes
+}
+
+// RoutePath is the path of the route number i and of an answer of the backend.
+func RoutePath(i int, answer string) string { return "/r/" + strconv.Itoa(i) + "/" + answer }
 
 // fields are a browser's, as both protocols send them.
 var fields = [][2]string{

@@ -1,4 +1,6 @@
-package main
+// Package procs starts programs that are measured, each bound to a processor, and reads
+// what they use. It works on Linux; elsewhere nothing can be started.
+package procs
 
 import (
 	"fmt"
@@ -12,26 +14,26 @@ import (
 // architectures that Go has.
 const clockTick = 10 * time.Millisecond
 
-// usage is what processes have used.
-type usage struct {
-	cpu time.Duration // user and system, of all threads there ever were
-	rss int64         // resident, bytes
+// Usage is what processes have used.
+type Usage struct {
+	CPU time.Duration // user and system, of all threads there ever were
+	RSS int64         // resident, bytes
 }
 
-// usageOf sums up the processes.
-func usageOf(pids []int) (usage, error) {
-	var sum usage
+// Of sums up what the processes have used. One that is not there is an error.
+func Of(pids []int) (Usage, error) {
+	var sum Usage
 	for _, pid := range pids {
 		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 		if err != nil {
-			return usage{}, fmt.Errorf("reading what process %d uses: %w", pid, err)
+			return Usage{}, fmt.Errorf("reading what process %d uses: %w", pid, err)
 		}
 		one, err := parseStat(string(text))
 		if err != nil {
-			return usage{}, fmt.Errorf("reading what process %d uses: %w", pid, err)
+			return Usage{}, fmt.Errorf("reading what process %d uses: %w", pid, err)
 		}
-		sum.cpu += one.cpu
-		sum.rss += one.rss
+		sum.CPU += one.CPU
+		sum.RSS += one.RSS
 	}
 	return sum, nil
 }
@@ -44,31 +46,31 @@ const (
 	statRSS    = 24 - 3
 )
 
-func parseStat(text string) (usage, error) {
+func parseStat(text string) (Usage, error) {
 	end := strings.LastIndexByte(text, ')')
 	if end < 0 {
-		return usage{}, fmt.Errorf("no name in %q", text)
+		return Usage{}, fmt.Errorf("no name in %q", text)
 	}
 	fields := strings.Fields(text[end+1:])
 	if len(fields) <= statRSS {
-		return usage{}, fmt.Errorf("%d fields after the name, of more than %d", len(fields), statRSS)
+		return Usage{}, fmt.Errorf("%d fields after the name, of more than %d", len(fields), statRSS)
 	}
 	var numbers [3]int64
 	for i, at := range []int{statUser, statSystem, statRSS} {
 		n, err := strconv.ParseInt(fields[at], 10, 64)
 		if err != nil {
-			return usage{}, fmt.Errorf("field %d: %w", at+3, err)
+			return Usage{}, fmt.Errorf("field %d: %w", at+3, err)
 		}
 		numbers[i] = n
 	}
-	return usage{
-		cpu: time.Duration(numbers[0]+numbers[1]) * clockTick,
-		rss: numbers[2] * int64(os.Getpagesize()),
+	return Usage{
+		CPU: time.Duration(numbers[0]+numbers[1]) * clockTick,
+		RSS: numbers[2] * int64(os.Getpagesize()),
 	}, nil
 }
 
-// family returns the process and its children, as nginx's workers are.
-func family(pid int) []int {
+// Family returns the process and its children, as nginx's workers are.
+func Family(pid int) []int {
 	pids := []int{pid}
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
 	if err != nil {
@@ -81,3 +83,6 @@ func family(pid int) []int {
 	}
 	return pids
 }
+
+// Self is this process, for Of.
+func Self() []int { return []int{os.Getpid()} }

@@ -1,4 +1,4 @@
-package main
+package load
 
 import (
 	"bufio"
@@ -15,8 +15,8 @@ import (
 // than proxies need: what it takes is taken from the load's processor.
 var answers = map[string]int{"128": 128, "10k": 10 << 10, "1m": 1 << 20}
 
-// serveBackend answers on all connections that come, until the listener is closed.
-func serveBackend(l net.Listener) error {
+// ServeBackend answers on all connections that come, until the listener is closed.
+func ServeBackend(l net.Listener) error {
 	texts := make(map[string][]byte)
 	for name, size := range answers {
 		head := "HTTP/1.1 200 OK\r\nServer: backend\r\nDate: Tue, 15 Nov 1994 08:12:31 GMT\r\nContent-Type: application/json\r\n" +
@@ -96,16 +96,24 @@ func readHead(r *bufio.Reader) (length int64, err error) {
 		if len(line) == 0 {
 			return length, nil
 		}
-		name, value, _ := bytes.Cut(line, []byte(":"))
-		switch {
-		case len(name) == len("Content-Length") && bytes.EqualFold(name, []byte("Content-Length")):
-			if length, err = strconv.ParseInt(string(bytes.TrimSpace(value)), 10, 64); err != nil || length < 0 {
-				return 0, fmt.Errorf("a body of the length %q", value)
-			}
-		case len(name) == len("Transfer-Encoding") && bytes.EqualFold(name, []byte("Transfer-Encoding")):
-			length = chunked
+		if err := readField(line, &length); err != nil {
+			return 0, err
 		}
 	}
+}
+
+// readField sets length by a field that tells it.
+func readField(line []byte, length *int64) (err error) {
+	name, value, _ := bytes.Cut(line, []byte(":"))
+	switch {
+	case len(name) == len("Content-Length") && bytes.EqualFold(name, []byte("Content-Length")):
+		if *length, err = strconv.ParseInt(string(bytes.TrimSpace(value)), 10, 64); err != nil || *length < 0 {
+			return fmt.Errorf("a body of the length %q", value)
+		}
+	case len(name) == len("Transfer-Encoding") && bytes.EqualFold(name, []byte("Transfer-Encoding")):
+		*length = chunked
+	}
+	return nil
 }
 
 // readBody reads a body and returns how many bytes it has.
@@ -139,3 +147,6 @@ func readBody(r *bufio.Reader, length int64) (int64, error) {
 		}
 	}
 }
+
+// ServerName is the host that clients ask for.
+const ServerName = "localhost"

@@ -1,8 +1,9 @@
-package main
+package load
 
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
 	"net"
 	"strconv"
@@ -23,10 +24,10 @@ type http1 struct {
 	before, after []byte
 }
 
-func newHTTP1(conn net.Conn, j job, first int) *http1 {
+func newHTTP1(conn net.Conn, j Job, first int) *http1 {
 	const mark = "\x00"
 	var text strings.Builder
-	fmt.Fprintf(&text, "%s /r/%s/%s HTTP/1.1\r\nHost: %s\r\n", j.Method, mark, j.Answer, serverName)
+	fmt.Fprintf(&text, "%s /r/%s/%s HTTP/1.1\r\nHost: %s\r\n", j.Method, mark, j.Answer, ServerName)
 	for _, f := range fields {
 		fmt.Fprintf(&text, "%s: %s\r\n", f[0], f[1])
 	}
@@ -48,12 +49,7 @@ func (c *http1) run(over *atomic.Bool) ([]time.Duration, error) {
 	var took []time.Duration
 	var request []byte
 	for !over.Load() {
-		request = append(request[:0], c.before...)
-		request = strconv.AppendInt(request, int64(c.next), 10)
-		request = append(request, c.after...)
-		if c.next++; c.next >= c.count {
-			c.next = 0
-		}
+		request = c.appendRequest(request[:0])
 		began := time.Now()
 		if _, err := c.conn.Write(request); err != nil {
 			return nil, fmt.Errorf("sending a request: %w", err)
@@ -64,6 +60,17 @@ func (c *http1) run(over *atomic.Bool) ([]time.Duration, error) {
 		took = append(took, time.Since(began))
 	}
 	return took, nil
+}
+
+// appendRequest appends the next request.
+func (c *http1) appendRequest(dst []byte) []byte {
+	dst = append(dst, c.before...)
+	dst = strconv.AppendInt(dst, int64(c.next), 10)
+	dst = append(dst, c.after...)
+	if c.next++; c.next >= c.count {
+		c.next = 0
+	}
+	return dst
 }
 
 var statusOK = []byte("HTTP/1.1 200")
@@ -89,4 +96,27 @@ func (c *http1) read() error {
 		return fmt.Errorf("the answer has %d bytes instead of %d", size, c.want)
 	}
 	return nil
+}
+
+// parseHead returns how many bytes an answer's status and fields have, 0 if they are not
+// all there, and the length of its body.
+func parseHead(text []byte) (head int, length int64, err error) {
+	end := bytes.Index(text, []byte("\r\n\r\n"))
+	if end < 0 {
+		return 0, 0, nil
+	}
+	line, fields, _ := bytes.Cut(text[:end+2], []byte("\r\n"))
+	if !bytes.HasPrefix(line, statusOK) {
+		return 0, 0, fmt.Errorf("the answer is %q", line)
+	}
+	for len(fields) > 0 {
+		line, fields, _ = bytes.Cut(fields, []byte("\r\n"))
+		if err := readField(line, &length); err != nil {
+			return 0, 0, err
+		}
+	}
+	if length == chunked {
+		return 0, 0, errors.New("the answer has no length")
+	}
+	return end + 4, length, nil
 }

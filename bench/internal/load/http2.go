@@ -1,4 +1,4 @@
-package main
+package load
 
 import (
 	"bufio"
@@ -24,7 +24,7 @@ type http2Client struct {
 	r      *bufio.Reader
 	w      *bufio.Writer
 	framer *http2.Framer
-	job    job
+	job    Job
 	want   int
 	next   int // route
 
@@ -44,7 +44,7 @@ type stream struct {
 	ok    bool // the status was 200
 }
 
-func newHTTP2(conn net.Conn, j job, first int) (*http2Client, error) {
+func newHTTP2(conn net.Conn, j Job, first int) (*http2Client, error) {
 	c := &http2Client{
 		r: bufio.NewReaderSize(conn, 64<<10), w: bufio.NewWriterSize(conn, 16<<10),
 		job: j, want: answers[j.Answer], next: first, streams: make(map[uint32]*stream), id: 1,
@@ -116,8 +116,8 @@ func (c *http2Client) send() error {
 	c.text.Reset()
 	c.field(":method", c.job.Method)
 	c.field(":scheme", "https")
-	c.field(":authority", serverName)
-	c.field(":path", routePath(c.next, c.job.Answer))
+	c.field(":authority", ServerName)
+	c.field(":path", RoutePath(c.next, c.job.Answer))
 	if c.next++; c.next >= max(c.job.Routes, 1) {
 		c.next = 0
 	}

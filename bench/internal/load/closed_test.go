@@ -1,4 +1,4 @@
-package main
+package load
 
 import (
 	"bufio"
@@ -13,8 +13,6 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
-
-	"github.com/google/go-cmp/cmp"
 )
 
 func TestReadRequest(t *testing.T) {
@@ -54,14 +52,14 @@ func TestReadRequest(t *testing.T) {
 }
 
 // The load talks to the backend, and to servers of net/http's, over all protocols.
-func TestRunJob(t *testing.T) {
+func TestRun(t *testing.T) {
 	t.Parallel()
 	backend, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { backend.Close() })
-	go serveBackend(backend)
+	go ServeBackend(backend)
 
 	var paths [3]atomic.Int64 // requests by the route's number
 	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -86,27 +84,27 @@ func TestRunJob(t *testing.T) {
 	short := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte("short")) }))
 	t.Cleanup(short.Close)
 
-	base := job{Connections: 3, Method: "GET", Answer: "128", Routes: 3, Warm: time.Millisecond, Time: 20 * time.Millisecond, Proxy: []int{os.Getpid()}}
+	base := Job{Connections: 3, Method: "GET", Answer: "128", Routes: 3, Warm: time.Millisecond, Time: 20 * time.Millisecond, Proxy: []int{os.Getpid()}}
 	tests := []struct {
 		name    string
 		address string
-		change  func(j *job)
+		change  func(j *Job)
 		fails   string
 	}{
 		{name: "backend", address: backend.Addr().String()},
-		{name: "backend, 1 MB", address: backend.Addr().String(), change: func(j *job) { j.Answer = "1m" }},
-		{name: "backend, an answer that it does not have", address: backend.Addr().String(), change: func(j *job) { j.Answer = "2m" }, fails: "404"},
+		{name: "backend, 1 MB", address: backend.Addr().String(), change: func(j *Job) { j.Answer = "1m" }},
+		{name: "backend, an answer that it does not have", address: backend.Addr().String(), change: func(j *Job) { j.Answer = "2m" }, fails: "404"},
 		{name: "HTTP/1.1", address: plain.Listener.Addr().String()},
-		{name: "chunked answers", address: plain.Listener.Addr().String(), change: func(j *job) { j.Answer = "10k" }},
-		{name: "POST", address: plain.Listener.Addr().String(), change: func(j *job) { j.Method, j.Body = "POST", 1024 }},
-		{name: "TLS", address: secure.Listener.Addr().String(), change: func(j *job) { j.TLS = true }},
-		{name: "HTTP/2", address: secure.Listener.Addr().String(), change: func(j *job) { j.TLS, j.HTTP2, j.Streams = true, true, 4 }},
-		{name: "HTTP/2, 1 MB", address: secure.Listener.Addr().String(), change: func(j *job) { j.TLS, j.HTTP2, j.Streams, j.Answer = true, true, 4, "1m" }},
-		{name: "HTTP/2, POST", address: secure.Listener.Addr().String(), change: func(j *job) { j.TLS, j.HTTP2, j.Streams, j.Method, j.Body = true, true, 4, "POST", 1024 }},
+		{name: "chunked answers", address: plain.Listener.Addr().String(), change: func(j *Job) { j.Answer = "10k" }},
+		{name: "POST", address: plain.Listener.Addr().String(), change: func(j *Job) { j.Method, j.Body = "POST", 1024 }},
+		{name: "TLS", address: secure.Listener.Addr().String(), change: func(j *Job) { j.TLS = true }},
+		{name: "HTTP/2", address: secure.Listener.Addr().String(), change: func(j *Job) { j.TLS, j.HTTP2, j.Streams = true, true, 4 }},
+		{name: "HTTP/2, 1 MB", address: secure.Listener.Addr().String(), change: func(j *Job) { j.TLS, j.HTTP2, j.Streams, j.Answer = true, true, 4, "1m" }},
+		{name: "HTTP/2, POST", address: secure.Listener.Addr().String(), change: func(j *Job) { j.TLS, j.HTTP2, j.Streams, j.Method, j.Body = true, true, 4, "POST", 1024 }},
 		{name: "another status", address: wrong.Listener.Addr().String(), fails: "404"},
 		{name: "another size", address: short.Listener.Addr().String(), fails: "5 bytes instead of 128"},
-		{name: "metrics that are not there", address: backend.Addr().String(), change: func(j *job) { j.Scrape = wrong.URL }, fails: "404"},
-		{name: "a process that is not there", address: backend.Addr().String(), change: func(j *job) { j.Proxy = []int{0} }, fails: "process 0"},
+		{name: "metrics that are not there", address: backend.Addr().String(), change: func(j *Job) { j.Scrape = wrong.URL }, fails: "404"},
+		{name: "a process that is not there", address: backend.Addr().String(), change: func(j *Job) { j.Proxy = []int{0} }, fails: "process 0"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -115,7 +113,7 @@ func TestRunJob(t *testing.T) {
 			if test.change != nil {
 				test.change(&j)
 			}
-			o, err := runJob(context.Background(), j)
+			o, err := Run(context.Background(), j)
 			if test.fails != "" {
 				if err == nil || !strings.Contains(err.Error(), test.fails) {
 					t.Fatalf("error %v, want one with %q", err, test.fails)
@@ -156,34 +154,5 @@ func TestQuantiles(t *testing.T) {
 		if p50, p99 := quantiles(test.took); p50 != test.p50 || p99 != test.p99 {
 			t.Errorf("%s: %d, %d", test.name, p50, p99)
 		}
-	}
-}
-
-func TestParseStat(t *testing.T) {
-	t.Parallel()
-	rest := " S 1 2 3 0 -1 4194560 100 200 0 0 150 50 7 8 20 0 9 0 12345 1300000000 1000 18446744073709551615 1 1 0 0"
-	page := int64(os.Getpagesize())
-	tests := []struct {
-		name, text string
-		want       usage
-		fails      bool
-	}{
-		{name: "plain", text: "42 (caddy)" + rest, want: usage{2 * time.Second, 1000 * page}},
-		{name: "a name of brackets and numbers", text: "42 (a) 7 (b c)" + rest, want: usage{2 * time.Second, 1000 * page}},
-		{name: "no name", text: "42 caddy S", fails: true},
-		{name: "too short", text: "42 (caddy) S 1 2 3", fails: true},
-		{name: "no number", text: "42 (caddy)" + strings.Replace(rest, " 150 ", " x ", 1), fails: true},
-	}
-	for _, test := range tests {
-		t.Run(test.name, func(t *testing.T) {
-			t.Parallel()
-			got, err := parseStat(test.text)
-			if (err != nil) != test.fails {
-				t.Fatalf("error %v", err)
-			}
-			if diff := cmp.Diff(test.want, got, cmp.AllowUnexported(usage{})); diff != "" {
-				t.Error(diff)
-			}
-		})
 	}
 }

@@ -1,10 +1,12 @@
-package main
+package peers
 
 import (
 	"context"
 	"fmt"
 	"os"
 	"path/filepath"
+
+	"github.com/isekai-gateway/isekai/bench/internal/procs"
 )
 
 // Each of these forwards everything to the backend over kept connections, adds
@@ -47,15 +49,16 @@ http {
 }
 `
 
-func startNginx(ctx context.Context, r *rig, dir string) (*running, error) {
+// Nginx is nginx as this machine has it.
+func Nginx(ctx context.Context, r *Rig, dir string) (*Running, error) {
 	user := ""
 	if os.Geteuid() == 0 {
 		user = "user root;" // its own account could not read the folder
 	}
 	return startOther(ctx, r, dir, func(plain, secure string) (string, string, []string) {
 		config := filepath.Join(dir, "nginx.conf")
-		return config, fmt.Sprintf(nginxConfig, dir, r.backend, plain, secure, r.certificate, r.key, user),
-			[]string{findProgram("nginx"), "-p", dir, "-c", config, "-e", "stderr"}
+		return config, fmt.Sprintf(nginxConfig, dir, r.Backend, plain, secure, r.certificate, r.key, user),
+			[]string{procs.Find("nginx"), "-p", dir, "-c", config, "-e", "stderr"}
 	})
 }
 
@@ -78,11 +81,12 @@ backend back
 	server one %[1]s
 `
 
-func startHAProxy(ctx context.Context, r *rig, dir string) (*running, error) {
+// HAProxy is HAProxy as this machine has it.
+func HAProxy(ctx context.Context, r *Rig, dir string) (*Running, error) {
 	return startOther(ctx, r, dir, func(plain, secure string) (string, string, []string) {
 		config := filepath.Join(dir, "haproxy.cfg")
-		return config, fmt.Sprintf(haproxyConfig, r.backend, plain, secure, r.both),
-			[]string{findProgram("haproxy"), "-db", "-f", config}
+		return config, fmt.Sprintf(haproxyConfig, r.Backend, plain, secure, r.both),
+			[]string{procs.Find("haproxy"), "-db", "-f", config}
 	})
 }
 
@@ -126,21 +130,22 @@ tls:
         keyFile: %q
 `
 
-func startTraefik(ctx context.Context, r *rig, dir string) (*running, error) {
+// Traefik is Traefik as this machine has it.
+func Traefik(ctx context.Context, r *Rig, dir string) (*Running, error) {
 	routes := filepath.Join(dir, "routes.yml")
-	if err := os.WriteFile(routes, fmt.Appendf(nil, traefikRoutes, r.backend, r.certificate, r.key), 0o600); err != nil {
+	if err := os.WriteFile(routes, fmt.Appendf(nil, traefikRoutes, r.Backend, r.certificate, r.key), 0o600); err != nil {
 		return nil, err
 	}
 	return startOther(ctx, r, dir, func(plain, secure string) (string, string, []string) {
 		config := filepath.Join(dir, "traefik.yml")
 		return config, fmt.Sprintf(traefikConfig, plain, secure, routes),
-			[]string{findProgram("traefik"), "--configFile=" + config}
+			[]string{procs.Find("traefik"), "--configFile=" + config}
 	})
 }
 
 // startOther starts a program that reads one configuration file.
-func startOther(ctx context.Context, r *rig, dir string, set func(plain, secure string) (path, config string, command []string)) (*running, error) {
-	free, err := freeAddresses(ctx, 2)
+func startOther(ctx context.Context, r *Rig, dir string, set func(plain, secure string) (path, config string, command []string)) (*Running, error) {
+	free, err := procs.FreeAddresses(ctx, 2)
 	if err != nil {
 		return nil, err
 	}
@@ -148,9 +153,9 @@ func startOther(ctx context.Context, r *rig, dir string, set func(plain, secure 
 	if err := os.WriteFile(path, []byte(config), 0o600); err != nil {
 		return nil, err
 	}
-	p, err := launch(ctx, r.proxyCPU, dir, free[1], command...)
+	p, err := procs.Launch(ctx, r.ProxyCPU, dir, free[1], nil, command...)
 	if err != nil {
 		return nil, err
 	}
-	return &running{address: free[0], tls: free[1], pids: family(p.cmd.Process.Pid), stop: p.stop}, nil
+	return &Running{Address: free[0], TLS: free[1], PIDs: procs.Family(p.PID()), Process: p, Dir: dir, Stop: p.Stop}, nil
 }

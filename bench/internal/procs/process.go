@@ -1,4 +1,4 @@
-package main
+package procs
 
 import (
 	"context"
@@ -19,18 +19,21 @@ const (
 	pollInterval = 20 * time.Millisecond
 )
 
-// outputLog is the file in a peer's folder with what it writes to its terminal.
-const outputLog = "output.log"
+// OutputLog is the file in a peer's folder with what it writes to its terminal.
+const OutputLog = "output.log"
 
-// process is a child and its end.
-type process struct {
+// Process is a child and its end.
+type Process struct {
 	cmd    *exec.Cmd
 	exited chan struct{} // closed when the child has ended
 }
 
-// watch waits for a child that was started.
-func watch(cmd *exec.Cmd) *process {
-	p := &process{cmd: cmd, exited: make(chan struct{})}
+// PID is the child's number.
+func (p *Process) PID() int { return p.cmd.Process.Pid }
+
+// Watch waits for a child that was started.
+func Watch(cmd *exec.Cmd) *Process {
+	p := &Process{cmd: cmd, exited: make(chan struct{})}
 	go func() {
 		_ = cmd.Wait() // how it ended is in the log, which the caller shows
 		close(p.exited)
@@ -38,8 +41,8 @@ func watch(cmd *exec.Cmd) *process {
 	return p
 }
 
-// stop asks the child to end, makes it if it does not, and returns when it has.
-func (p *process) stop() {
+// Stop asks the child to end, makes it if it does not, and returns when it has.
+func (p *Process) Stop() {
 	_ = p.cmd.Process.Signal(syscall.SIGTERM) // it may have ended
 	select {
 	case <-p.exited:
@@ -49,10 +52,11 @@ func (p *process) stop() {
 	}
 }
 
-// launch starts a program bound to a processor, with its output in a file of dir, and
-// waits until something listens at address.
-func launch(ctx context.Context, processor int, dir, address string, command ...string) (*process, error) {
-	out, err := os.Create(filepath.Join(dir, outputLog))
+// Launch starts a program bound to a processor, with its output in a file of dir, and
+// waits until something listens at address. env, as NAME=value, is added to its
+// environment, and goes before this process's.
+func Launch(ctx context.Context, processor int, dir, address string, env []string, command ...string) (*Process, error) {
+	out, err := os.Create(filepath.Join(dir, OutputLog))
 	if err != nil {
 		return nil, err
 	}
@@ -62,20 +66,21 @@ func launch(ctx context.Context, processor int, dir, address string, command ...
 	cmd.WaitDelay = stopTimeout
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "GOMAXPROCS=1", "HOME="+dir, "XDG_DATA_HOME="+dir, "XDG_CONFIG_HOME="+dir)
+	cmd.Env = append(cmd.Env, env...)
 	cmd.Stdout, cmd.Stderr = out, out
-	if err := startOn(processor, cmd); err != nil {
+	if err := StartOn(processor, cmd); err != nil {
 		return nil, err
 	}
-	p := watch(cmd)
-	if err := p.ready(ctx, func(ctx context.Context) error { return listening(ctx, address) }); err != nil {
-		p.stop()
-		return nil, fmt.Errorf("%w; it says:\n%s", err, lastLines(out.Name(), 5))
+	p := Watch(cmd)
+	if err := p.Ready(ctx, func(ctx context.Context) error { return listening(ctx, address) }); err != nil {
+		p.Stop()
+		return nil, fmt.Errorf("%w; it says:\n%s", err, LastLines(out.Name(), 5))
 	}
 	return p, nil
 }
 
-// ready asks until there is no error, the child ends, or startTimeout passes.
-func (p *process) ready(ctx context.Context, ask func(context.Context) error) error {
+// Ready asks until there is no error, the child ends, or startTimeout passes.
+func (p *Process) Ready(ctx context.Context, ask func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	tick := time.NewTicker(pollInterval)
@@ -103,7 +108,8 @@ func listening(ctx context.Context, address string) error {
 	return conn.Close()
 }
 
-func lastLines(path string, n int) string {
+// LastLines returns the last n lines of the file at path, or why it can't be read.
+func LastLines(path string, n int) string {
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return err.Error()
@@ -112,8 +118,8 @@ func lastLines(path string, n int) string {
 	return strings.Join(lines[max(len(lines)-n, 0):], "\n")
 }
 
-// freeAddresses returns so many addresses of this machine that nobody listens at.
-func freeAddresses(ctx context.Context, n int) ([]string, error) {
+// FreeAddresses returns so many addresses of this machine that nobody listens at.
+func FreeAddresses(ctx context.Context, n int) ([]string, error) {
 	all := make([]string, n)
 	for i := range all {
 		// All are held until the last one is found, so that no two are equal.
@@ -125,4 +131,16 @@ func freeAddresses(ctx context.Context, n int) ([]string, error) {
 		all[i] = l.Addr().String()
 	}
 	return all, nil
+}
+
+// Find returns the path of a program, on the PATH or where distributions keep servers,
+// or the empty text.
+func Find(name string) string {
+	for _, dir := range append(filepath.SplitList(os.Getenv("PATH")), "/usr/sbin", "/usr/local/sbin") {
+		path := filepath.Join(dir, name)
+		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 { //nolint:gosec // the user's own PATH
+			return path
+		}
+	}
+	return ""
 }

@@ -1,4 +1,4 @@
-package main
+package procs
 
 import (
 	"fmt"
@@ -9,9 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// startOn starts the command with all of its threads bound to one processor. It ends
+// StartOn starts the command with all of its threads bound to one processor. It ends
 // with this process, even if that is killed.
-func startOn(processor int, cmd *exec.Cmd) error {
+func StartOn(processor int, cmd *exec.Cmd) error {
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}
 	}
@@ -35,8 +35,8 @@ func startOn(processor int, cmd *exec.Cmd) error {
 	return startErr
 }
 
-// processors returns the numbers of the processors that this process may use.
-func processors() ([]int, error) {
+// Processors returns the numbers of the processors that this process may use.
+func Processors() ([]int, error) {
 	var set unix.CPUSet
 	if err := unix.SchedGetaffinity(0, &set); err != nil {
 		return nil, fmt.Errorf("asking for processors: %w", err)

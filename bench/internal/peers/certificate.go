@@ -1,4 +1,4 @@
-package main
+package peers
 
 import (
 	"crypto/ecdsa"
@@ -14,21 +14,20 @@ import (
 	"path/filepath"
 	"slices"
 	"time"
+
+	"github.com/isekai-gateway/isekai/bench/internal/load"
 )
 
-// serverName is the host that clients ask for.
-const serverName = "localhost"
-
-// makeCertificate writes a certificate for serverName, which all peers use, into dir.
-func (r *rig) makeCertificate(dir string) error {
+// makeCertificate writes a certificate for load.ServerName, which all peers use, into dir.
+func (r *Rig) makeCertificate(dir string) error {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return fmt.Errorf("making a key: %w", err)
 	}
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1),
-		Subject:      pkix.Name{CommonName: serverName},
-		DNSNames:     []string{serverName},
+		Subject:      pkix.Name{CommonName: load.ServerName},
+		DNSNames:     []string{load.ServerName},
 		NotBefore:    time.Now().Add(-time.Hour),
 		NotAfter:     time.Now().Add(30 * 24 * time.Hour),
 		KeyUsage:     x509.KeyUsageDigitalSignature,
