@@ -108,7 +108,7 @@ func (c *Call) trace(r *http.Request) *http.Request {
 }
 
 // answered notes on the try's span what came of it.
-func (c *Call) answered(resp *http.Response, err error) {
+func (c *Call) answered(status int, err error) {
 	switch {
 	case c.span == nil:
 	case err != nil:
@@ -118,7 +118,7 @@ func (c *Call) answered(resp *http.Response, err error) {
 		}
 		tracing.Failed(c.span, kind, err)
 	default:
-		tracing.Answered(c.span, resp.StatusCode)
+		tracing.Answered(c.span, status)
 	}
 }
 

@@ -66,8 +66,8 @@ func needsFullLane(options json.RawMessage) bool {
 const speaksFor = 5 * time.Minute
 
 // takes says whether the lane is for a target. Of several requests to one that was not
-// asked yet, the first one asks, and the others take the full lane meanwhile.
-func (l *lane) takes(address string) bool {
+// asked yet, the first one that may asks, and the others take the full lane meanwhile.
+func (l *lane) takes(address string, mayAsk bool) bool {
 	if !l.negotiate {
 		return true
 	}
@@ -77,7 +77,7 @@ func (l *lane) takes(address string) bool {
 	switch {
 	case known && until.IsZero():
 		return true // HTTP/1.1
-	case known && time.Now().Before(until):
+	case !mayAsk || known && time.Now().Before(until):
 		return false
 	}
 	l.note(address, time.Now().Add(tlsHandshakeTimeout))

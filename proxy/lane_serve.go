@@ -16,7 +16,7 @@ import (
 // has failed, for which err is why.
 func (f *Forwarder) serveFast(w http.ResponseWriter, r *http.Request, call *Call) (done bool, err error) {
 	p := f.pool
-	if p.lane == nil || call.Traced {
+	if p.lane == nil {
 		return false, nil
 	}
 	x := laneExchanges.Get().(*laneExchange)
@@ -46,13 +46,21 @@ func (f *Forwarder) serveFast(w http.ResponseWriter, r *http.Request, call *Call
 	if p.preserveHost {
 		host = r.Host
 	}
-	if !x.request.finish(r, host) || !p.lane.takes(t.authority) {
+	// One that is traced does not ask a target what it speaks, for that is no try.
+	if !x.request.finish(r, host) || !p.lane.takes(t.authority, !call.Traced) {
 		call.settle(errNoJudge)
 		return false, nil
 	}
 
 	p.first(call)
 	call.begin(t)
+	if call.Traced {
+		r = call.traceTo(t, r)
+		if !x.request.prepare(r) || !x.request.finish(r, host) {
+			call.takeBack(t)
+			return false, nil
+		}
+	}
 	began := time.Now()
 	err = x.begin(w, r, p.lane, t.authority)
 	took := time.Since(began)
@@ -65,6 +73,7 @@ func (f *Forwarder) serveFast(w http.ResponseWriter, r *http.Request, call *Call
 	if err == nil {
 		status = x.head.Status
 	}
+	call.answered(status, err)
 	if err = p.judge(call, t, r, status, took, err); err == nil {
 		call.answer = laneAnswer{head: x.head.Text(), status: status, reason: x.head.Reason, began: began}
 		f.send(x, w)
@@ -138,8 +147,18 @@ func (f *Forwarder) spoiled(w http.ResponseWriter, r *http.Request, call *Call) 
 	w.WriteHeader(statusClientClosed)
 }
 
+// traceTo begins the span of a try, and returns the request that names it.
+func (c *Call) traceTo(t *target, r *http.Request) *http.Request {
+	u := *r.URL
+	u.Scheme, u.Host = t.scheme, t.authority
+	r = r.WithContext(r.Context())
+	r.URL = &u
+	return c.trace(r)
+}
+
 // takeBack undoes begin: t has seen nothing of the request.
 func (c *Call) takeBack(t *target) {
+	c.endSpan()
 	c.settle(errNoJudge)
 	c.attempts--
 	c.current, c.last = nil, nil

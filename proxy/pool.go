@@ -90,11 +90,11 @@ func (p *pool) RoundTrip(r *http.Request) (*http.Response, error) {
 	r.URL.Scheme, r.URL.Host = t.scheme, t.authority
 	start := time.Now()
 	resp, err := p.exchange(call.trace(r))
-	call.answered(resp, err)
 	status := 0
 	if err == nil {
 		status = resp.StatusCode
 	}
+	call.answered(status, err)
 	if err := p.judge(call, t, r, status, time.Since(start), err); err != nil {
 		if resp != nil {
 			discard(resp)
