@@ -1,6 +1,6 @@
 package routing
 
-import "strings"
+import "bytes"
 
 // codeMax is how long a code may be: as long as a Route has room in one line of a
 // processor's cache.
@@ -38,7 +38,7 @@ func (p *Pattern) code() code {
 		}
 	}
 	c.size, c.lead = uint8(n), uint8(n)
-	if i := strings.IndexFunc(string(c.text[:n]), func(r rune) bool { return r <= codeRest }); i >= 0 {
+	if i := bytes.IndexFunc(c.text[:n], func(r rune) bool { return r <= codeRest }); i >= 0 {
 		c.lead = uint8(i)
 	}
 	return c

@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"encoding/json"
 	"fmt"
 	"strconv"
@@ -272,6 +271,3 @@ func (f LogFilter) conditions(and func(condition string, values ...any)) {
 		and("duration_us >= ?", f.MinLatency.Microseconds())
 	}
 }
-
-// nullID is a route's id, NULL for none.
-func nullID(id int64) sql.NullInt64 { return sql.NullInt64{Int64: id, Valid: id != 0} }

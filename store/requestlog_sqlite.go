@@ -42,6 +42,7 @@ func (s *sqlStore) insertLogsSQLite(ctx context.Context, writer string, number i
 	if _, err := conn.ExecContext(ctx, "BEGIN IMMEDIATE"); err != nil {
 		return err
 	}
+	//nolint:gosec // The clock is a function of SQL.
 	result, err := conn.ExecContext(ctx, `INSERT INTO request_log_writers (id, batch, written_at) VALUES ($1, $2, `+s.clock+`)
 		ON CONFLICT (id) DO UPDATE SET batch = excluded.batch, written_at = excluded.written_at WHERE batch < excluded.batch`, writer, number)
 	if err != nil {
@@ -221,6 +222,7 @@ func (l *logStatements) add(r *RequestLog, rare bool) {
 
 // maintainLogsSQLite needs no lock: the database has one writer.
 func (s *sqlStore) maintainLogsSQLite(ctx context.Context, now time.Time, keep time.Duration) error {
+	//nolint:gosec // So is this condition.
 	if _, err := s.writer.ExecContext(ctx, "DELETE FROM request_log_writers WHERE "+s.since("written_at")+" > $1", keepWriters.Seconds()); err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"time"
 )
@@ -55,19 +56,23 @@ func (s *sqlStore) changeBy(ctx context.Context, doing string, steps ...step) (r
 // inTurn executes steps one after the other.
 func inTurn(ctx context.Context, tx *sql.Tx, steps []step) error {
 	for _, s := range steps {
-		rows, err := tx.QueryContext(ctx, s.query, s.args...)
-		if err != nil {
-			return err
-		}
-		err = s.read(rows)
-		if closing := rows.Close(); err == nil {
-			err = closing
-		}
-		if err != nil {
+		if err := s.in(ctx, tx); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func (s *step) in(ctx context.Context, tx *sql.Tx) (err error) {
+	rows, err := tx.QueryContext(ctx, s.query, s.args...)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	if err := s.read(rows); err != nil {
+		return err
+	}
+	return rows.Err()
 }
 
 // one reads the only row of a statement; sql.ErrNoRows if there is none.

@@ -42,7 +42,7 @@ func queues() []queue {
 // sink is a store that keeps nothing.
 type sink struct{}
 
-func (sink) InsertLogs(context.Context, store.LogBatch) error        { return nil }
+func (sink) InsertLogs(context.Context, store.LogBatch) error             { return nil }
 func (sink) MaintainLogs(context.Context, time.Time, time.Duration) error { return nil }
 
 func buildLog(fill bool) running {
