@@ -1,6 +1,9 @@
 package routing
 
-import "bytes"
+import (
+	"bytes"
+	"strings"
+)
 
 // codeMax is how long a code may be: as long as a Route has room in one line of a
 // processor's cache.
