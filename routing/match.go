@@ -20,7 +20,7 @@ type sites struct{ hashIndex[*site] }
 type site struct {
 	tree  tree
 	size  uint8    // of short
-	short [39]byte // the host, if it fits: one place less to look at
+	short [31]byte // the host, if it fits: one place less to look at
 	long  string   // else
 }
 

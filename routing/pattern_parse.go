@@ -62,7 +62,7 @@ func compileExpr(source string) (*regexp.Regexp, error) {
 
 // parsePattern is ParsePattern with room for segments, and with a way to share
 // compiled regexps.
-func parsePattern(s string, room *segmentRoom, compile func(string) (*regexp.Regexp, error)) (Pattern, error) {
+func parsePattern(s string, room *compileRoom, compile func(string) (*regexp.Regexp, error)) (Pattern, error) {
 	switch {
 	case s == "":
 		return Pattern{}, errors.New(`must not be empty; write "/*" to match every path`)
@@ -94,16 +94,36 @@ func parsePattern(s string, room *segmentRoom, compile func(string) (*regexp.Reg
 	return b.p, nil
 }
 
-// segmentRoom is where the patterns of a whole table have their segments: very many small
-// slices would take more. A nil one makes room for each alone.
-type segmentRoom struct{ free []segment }
+// compileRoom is what the rows of a whole table are compiled with. Their patterns have
+// their segments side by side, since very many small slices would take more, and a host
+// is parsed once for all that name it. A nil one is for one row alone.
+type compileRoom struct {
+	free  []segment
+	hosts map[string]string // by how they are written
+}
+
+// host is ParseHost.
+func (m *compileRoom) host(text string) (string, error) {
+	if m == nil {
+		return ParseHost(text)
+	}
+	host, ok := m.hosts[text]
+	if ok {
+		return host, nil
+	}
+	host, err := ParseHost(text)
+	if err == nil {
+		m.hosts[text] = host
+	}
+	return host, err
+}
 
 // roomSize is how many segments are made room for at once. The last pattern that has its
 // segments there keeps all of it in memory.
 const roomSize = 256
 
 // take returns an empty slice to append the segments of a pattern to.
-func (m *segmentRoom) take(pattern string) []segment {
+func (m *compileRoom) take(pattern string) []segment {
 	most := strings.Count(pattern, "/")
 	if m == nil || most > roomSize {
 		return make([]segment, 0, most)
@@ -115,7 +135,7 @@ func (m *segmentRoom) take(pattern string) []segment {
 }
 
 // taken keeps the segments for good, which are appended to what take has returned.
-func (m *segmentRoom) taken(segs []segment) {
+func (m *compileRoom) taken(segs []segment) {
 	if m != nil && len(segs) > 0 && len(m.free) > 0 && &segs[0] == &m.free[0] {
 		m.free = m.free[len(segs):]
 	}

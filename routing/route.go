@@ -87,8 +87,8 @@ func Compile(r *store.Route) (*Route, error) {
 	return c, nil
 }
 
-// compile is Compile with room for segments and a way to share compiled regexps.
-func compile(r *store.Route, room *segmentRoom, expr func(string) (*regexp.Regexp, error)) (*Route, error) {
+// compile is Compile with what a whole table shares and a way to share compiled regexps.
+func compile(r *store.Route, room *compileRoom, expr func(string) (*regexp.Regexp, error)) (*Route, error) {
 	var errs store.FieldErrors
 	if r.DecodeError != "" {
 		errs.Add("spec", r.DecodeError)
@@ -100,7 +100,7 @@ func compile(r *store.Route, room *segmentRoom, expr func(string) (*regexp.Regex
 		errs.Add("path", err.Error())
 	}
 	c.code = c.pattern.code()
-	if c.host, err = ParseHost(r.Host); err != nil {
+	if c.host, err = room.host(r.Host); err != nil {
 		errs.Add("host", err.Error())
 	}
 	if c.host == r.Host {

@@ -15,12 +15,12 @@ import (
 // and safe for concurrent use; changes make a new table that shares what is equal.
 type Table struct {
 	revision int64
-	byID     pmap[int64, *Route]
+	byID     byID
 	served   forest
 	idle     forest // routes that are not enabled, for conflicts
 	exprs    pmap[string, sharedExpr]
 	enabled  int
-	broken   pmap[int64, *Route] // those that don't compile
+	broken   byID // those that don't compile
 }
 
 // sharedExpr is a regexp that any number of routes use: compiled, it is larger
@@ -64,7 +64,7 @@ func (t *Table) Apply(changed []*store.Route, revision int64) *Table {
 // *Route of every row that is deeply equal to the one that t has.
 func (t *Table) Replace(rows []*store.Route, revision int64) *Table {
 	next := &Table{revision: revision}
-	e, room := new(edit), new(segmentRoom)
+	e, room := new(edit), &compileRoom{hosts: make(map[string]string)}
 	for _, row := range rows {
 		if row.DeletedAt != nil {
 			continue
@@ -83,7 +83,7 @@ func (t *Table) Replace(rows []*store.Route, revision int64) *Table {
 
 // compile compiles a row with the regexps that the table has. The result for a row
 // that doesn't compile has a problem.
-func (t *Table) compile(row *store.Route, room *segmentRoom) *Route {
+func (t *Table) compile(row *store.Route, room *compileRoom) *Route {
 	r, err := compile(row, room, func(source string) (*regexp.Regexp, error) {
 		if shared, ok := t.exprs.get(source); ok {
 			return shared.re, nil
@@ -97,9 +97,9 @@ func (t *Table) compile(row *store.Route, room *segmentRoom) *Route {
 }
 
 func (t *Table) add(e *edit, r *Route) {
-	t.byID.set(e, r.ID, r)
+	t.byID.set(e, r)
 	if r.problem() != nil {
-		t.broken.set(e, r.ID, r)
+		t.broken.set(e, r)
 		return
 	}
 	t.shareExprs(e, r, 1)
@@ -198,7 +198,7 @@ func (t *Table) Get(id int64) (row *store.Route, problem error, ok bool) {
 // compile.
 func (t *Table) All() iter.Seq2[*store.Route, error] {
 	return func(yield func(*store.Route, error) bool) {
-		for _, r := range t.byID.all() {
+		for r := range t.byID.all() {
 			if !yield(r.Route, r.problem()) {
 				return
 			}
@@ -210,7 +210,7 @@ func (t *Table) All() iter.Seq2[*store.Route, error] {
 // nothing where there are none, however many rows there are.
 func (t *Table) Problems() iter.Seq2[*store.Route, error] {
 	return func(yield func(*store.Route, error) bool) {
-		for _, r := range t.broken.all() {
+		for r := range t.broken.all() {
 			if !yield(r.Route, r.problem()) {
 				return
 			}
@@ -219,13 +219,13 @@ func (t *Table) Problems() iter.Seq2[*store.Route, error] {
 }
 
 // Len returns the number of live rows.
-func (t *Table) Len() int { return t.byID.size }
+func (t *Table) Len() int { return t.byID.len() }
 
 // Served returns the number of routes that are enabled and compile.
 func (t *Table) Served() int { return t.enabled }
 
 // Broken returns the number of live rows that don't compile.
-func (t *Table) Broken() int { return t.broken.size }
+func (t *Table) Broken() int { return t.broken.len() }
 
 // Revision returns the revision of the rows.
 func (t *Table) Revision() int64 { return t.revision }

@@ -418,3 +418,46 @@ func TestMatchAllocations(t *testing.T) {
 		}
 	}
 }
+
+// TestLongRuns has more literal segments in a row than are looked for at once, and
+// branches at all of them, through additions and removals.
+func TestLongRuns(t *testing.T) {
+	t.Parallel()
+	var rows []*store.Route
+	path := ""
+	for i := range 40 {
+		path += "/" + string(rune('a'+i%3))
+		rows = append(rows,
+			row(int64(3*i+1), "GET", "", path),
+			row(int64(3*i+2), "GET", "", path+"/{p}"),
+			row(int64(3*i+3), "GET", "", path+"/{p}/end"))
+	}
+	check := func(table *routing.Table, gone func(id int64) bool) {
+		t.Helper()
+		for _, want := range rows {
+			q := &routing.Request{Method: "GET", Path: strings.ReplaceAll(want.Path, "{p}", "x")}
+			got := table.Match(q)
+			if gone(want.ID) != (got == nil || got.ID != want.ID) {
+				t.Errorf("%s finds %v, want route %d", q.Path, got, want.ID)
+			}
+		}
+	}
+	table := routing.NewTable(rows, 1)
+	check(table, func(int64) bool { return false })
+	now := time.Now()
+	var changed []*store.Route
+	for _, was := range rows {
+		if was.ID%2 == 0 {
+			deleted := *was
+			deleted.DeletedAt, deleted.Revision = &now, 2
+			changed = append(changed, &deleted)
+		}
+	}
+	without := table.Apply(changed, 2)
+	check(without, func(id int64) bool { return id%2 == 0 })
+	for _, row := range changed {
+		row.DeletedAt, row.Revision = nil, 3
+	}
+	check(without.Apply(changed, 3), func(int64) bool { return false })
+	check(table, func(int64) bool { return false })
+}
