@@ -257,8 +257,8 @@ func (timeoutError) Is(target error) bool {
 // from its start and after that from its last activity.
 type deadline struct {
 	timeout time.Duration
-	began   time.Time
-	alarm   *alarm // nil for no timeout
+	began   time.Time // of idling
+	alarm   *alarm    // nil for no timeout
 	cancel  context.CancelCauseFunc
 	idling  atomic.Bool
 	last    atomic.Int64 // of the last activity, as time since began
@@ -268,7 +268,7 @@ func (d *deadline) start(timeout time.Duration, cancel context.CancelCauseFunc) 
 	if timeout <= 0 {
 		return
 	}
-	d.timeout, d.cancel, d.began = timeout, cancel, time.Now()
+	d.timeout, d.cancel = timeout, cancel
 	d.alarm = alarms.Get().(*alarm)
 	d.alarm.deadline = d
 	d.alarm.timer.Reset(timeout)
@@ -303,7 +303,7 @@ func (d *deadline) idle() {
 	if d.alarm == nil || d.idling.Load() {
 		return
 	}
-	d.last.Store(int64(time.Since(d.began)))
+	d.began = time.Now()
 	d.idling.Store(true)
 	d.alarm.timer.Reset(d.timeout)
 }
