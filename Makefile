@@ -103,7 +103,7 @@ bench-compare: ## Compare routing table, cache, log queue and pipeline with libr
 bench-tail: ## Measure p99 and p99.9 of all proxies at one rate into bench/RESULTS.md (under 10 minutes).
 	cd bench && $(GO) run -tags=$(TAGS) ./tail
 
-bench-tuning: ## Measure what GOGC, PGO and settings change into docs/tuning.md (under 15 minutes).
+bench-tuning: ## Measure what GOGC, PGO and settings change into docs/tuning.md (about 15 minutes).
 	cd bench && $(GO) run -tags=$(TAGS) ./tuning
 
 bench-limiter: ## Measure the rate limiter against others into bench/RESULTS.md (some minutes).

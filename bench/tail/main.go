@@ -39,7 +39,7 @@ func run(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("tail", flag.ContinueOnError)
 	var s settings
 	flags.IntVar(&s.rounds, "rounds", 3, "how often everything is measured")
-	flags.DurationVar(&s.time, "time", 10*time.Second, "how long each is measured in a round")
+	flags.DurationVar(&s.time, "time", 8*time.Second, "how long each is measured in a round")
 	flags.DurationVar(&s.warm, "warm", time.Second, "how long each is loaded before that")
 	flags.IntVar(&s.connections, "connections", 256, "the most requests that are open at a time")
 	flags.Float64Var(&s.share, "share", 0.7, "the rate, as a part of what the slowest proxy can do")

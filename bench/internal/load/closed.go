@@ -80,8 +80,8 @@ const (
 
 // client keeps one connection busy.
 type client interface {
-	// run sends requests until over is set, and returns when all are answered: how long
-	// each took.
+	// run sends requests until over is set, but one at least, and returns when all are
+	// answered: how long each took.
 	run(over *atomic.Bool) ([]time.Duration, error)
 }
 

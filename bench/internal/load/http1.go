@@ -48,7 +48,7 @@ func newHTTP1(conn net.Conn, j Job, first int) *http1 {
 func (c *http1) run(over *atomic.Bool) ([]time.Duration, error) {
 	var took []time.Duration
 	var request []byte
-	for !over.Load() {
+	for first := true; first || !over.Load(); first = false {
 		request = c.appendRequest(request[:0])
 		began := time.Now()
 		if _, err := c.conn.Write(request); err != nil {

@@ -69,7 +69,7 @@ func (j OpenJob) check() error {
 	switch {
 	case j.Connections < 1:
 		return errors.New("a load needs a connection")
-	case !(j.Rate > 0) || j.count(j.Time) < 1:
+	case j.Rate <= 0 || j.count(j.Time) < 1:
 		return errors.New("a load needs a rate and a time in which at least one request is due")
 	}
 	return nil
