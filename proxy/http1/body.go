@@ -246,8 +246,10 @@ func parseChunkSize(line []byte) (int64, error) {
 	if i == 0 || i > mostDigits {
 		return 0, malformed("a chunk has no size, or too large a one")
 	}
-	rest := strings.TrimLeft(string(line[i:]), " \t")
-	if rest != "" && rest[0] != ';' || !validText(rest) {
+	// Blanks before an extension are legal (RFC 9112, section 7.1.1), and so unusual that
+	// net/http refuses them, too.
+	rest := string(line[i:])
+	if rest != "" && rest[0] != ';' && strings.Trim(rest, " \t") != "" || !validText(rest) {
 		return 0, malformed("there is something else behind a chunk's size")
 	}
 	return n, nil

@@ -35,8 +35,8 @@ type Head struct {
 	// Close says that the server closes the connection behind the answer, or may.
 	Close bool
 
-	named bool   // Connection names fields beside close and keep-alive
-	text  string // all of it
+	named map[string]struct{} // what Connection names beside close and keep-alive
+	text  string              // all of it
 }
 
 // ReadHead reads a head. Before the first byte, an error is that of the connection:
@@ -59,11 +59,12 @@ func (r *Reader) ReadHead(h *Head) error {
 // headEnd returns where the header that begins at r.r ends. Lines are looked at as
 // they come, so that a server that speaks something else is not waited for.
 func (r *Reader) headEnd() (int, error) {
-	at := 0 // from r.r, where the line begins
+	at := 0      // from r.r, where the line begins
+	scanned := 0 // from r.r, where there is no end of it
 	for {
-		i := bytes.IndexByte(r.buf[r.r+at:r.w], '\n')
+		i := bytes.IndexByte(r.buf[r.r+scanned:r.w], '\n')
 		if i < 0 {
-			scanned := r.w - r.r
+			scanned = r.w - r.r
 			if scanned > MaxHeader {
 				return 0, ErrTooLarge
 			}
@@ -75,6 +76,7 @@ func (r *Reader) headEnd() (int, error) {
 			}
 			continue
 		}
+		i += scanned - at
 		switch {
 		case i == 0 || r.buf[r.r+at+i-1] != '\r':
 			return 0, malformed("a line ends without CR")
@@ -86,6 +88,7 @@ func (r *Reader) headEnd() (int, error) {
 			return 0, ErrTooLarge
 		}
 		at += i + 1
+		scanned = at
 	}
 }
 
@@ -122,6 +125,23 @@ func (h *Head) parse(text string) error {
 		return malformed("it has both Transfer-Encoding and Content-Length")
 	case h.Chunked && h.Minor == 0:
 		return malformed("it is HTTP/1.0 and has Transfer-Encoding")
+	case h.Chunked:
+		return h.checkTrailer()
+	}
+	return nil
+}
+
+// checkTrailer refuses to have fields behind a body that say how to read it.
+func (h *Head) checkTrailer() error {
+	for _, f := range h.Fields {
+		if f.Name != "Trailer" {
+			continue
+		}
+		for name := range strings.SplitSeq(f.Value, ",") {
+			if name = textproto.CanonicalMIMEHeaderKey(textproto.TrimString(name)); !trailerMay(name) {
+				return malformed("%s is to be in its trailer", name)
+			}
+		}
 	}
 	return nil
 }
@@ -209,7 +229,10 @@ func (h *Head) note(f Field) error {
 			case strings.EqualFold(token, "close"):
 				h.Close = true
 			case token != "" && !strings.EqualFold(token, "keep-alive"):
-				h.named = true
+				if h.named == nil {
+					h.named = make(map[string]struct{})
+				}
+				h.named[textproto.CanonicalMIMEHeaderKey(token)] = struct{}{}
 			}
 		}
 	}
@@ -234,24 +257,10 @@ func parseLength(s string) (int64, bool) {
 
 // HopByHop says whether a field of the header concerns the connection only: those of
 // RFC 9110, section 7.6.1, what proxies are known to misuse, and what Connection
-// names.
+// names. The name is in canonical form.
 func (h *Head) HopByHop(name string) bool {
-	if IsHopByHop(name) {
-		return true
-	}
-	if !h.named {
-		return false
-	}
-	for _, f := range h.Fields {
-		if f.Name == "Connection" {
-			for token := range strings.SplitSeq(f.Value, ",") {
-				if strings.EqualFold(textproto.TrimString(token), name) {
-					return true
-				}
-			}
-		}
-	}
-	return false
+	_, named := h.named[name]
+	return named || IsHopByHop(name)
 }
 
 // IsHopByHop says whether a field concerns the connection only, by its name in
