@@ -44,6 +44,7 @@ func parseGlobalOption(d *caddyfile.Dispenser, earlier any) (any, error) {
 //		}
 //		seed     <file>
 //		snapshot <file>|off
+//		snapshot_key <key>
 //		cache {
 //			ttl              <duration>
 //			cleanup_interval <duration>
@@ -98,8 +99,9 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 				"poll_interval":   duration(d, &a.Store.PollInterval),
 			})
 		},
-		"seed":     text(d, &a.Seed),
-		"snapshot": text(d, &a.Snapshot),
+		"seed":         text(d, &a.Seed),
+		"snapshot":     text(d, &a.Snapshot),
+		"snapshot_key": text(d, &a.SnapshotKey),
 		"cache": func() error {
 			if d.NextArg() {
 				return d.ArgErr()

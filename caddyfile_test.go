@@ -35,6 +35,7 @@ func TestCaddyfileApp(t *testing.T) {
 		}
 		seed routes.json
 		snapshot /var/lib/isekai/routes.json
+		snapshot_key {env.ISEKAI_SNAPSHOT_KEY}
 		cache {
 			ttl 10m
 			cleanup_interval 30s
@@ -79,8 +80,9 @@ func TestCaddyfileApp(t *testing.T) {
 			"dsn": "{env.ISEKAI_DATABASE_URL}", "max_conns": 8.0,
 			"connect_timeout": 2 * second, "query_timeout": 3 * second, "poll_interval": second / 4,
 		},
-		"seed":     "routes.json",
-		"snapshot": "/var/lib/isekai/routes.json",
+		"seed":         "routes.json",
+		"snapshot":     "/var/lib/isekai/routes.json",
+		"snapshot_key": "{env.ISEKAI_SNAPSHOT_KEY}",
 		"request_log": map[string]any{
 			"sample": 0.5, "retention": 30 * 86400 * second, "queue": 1000.0, "batch": 100.0, "flush_interval": 2 * second,
 		},

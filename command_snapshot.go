@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/caddyserver/caddy/v2"
 	"github.com/spf13/cobra"
 
 	"github.com/isekai-gateway/isekai/snapshot"
@@ -22,19 +23,28 @@ while the database is away. Without a file, these commands look at the one that 
 to the database.`,
 		RunE: helpUnlessArgs,
 	}
-	var dsn string
+	var dsn, keyText string
 	cmd.PersistentFlags().StringVar(&dsn, "store", "",
 		"the database whose snapshot it is, as in the option store of a Caddyfile (default: the variable ISEKAI_DATABASE_URL)")
+	cmd.PersistentFlags().StringVar(&keyText, "key", "{env.ISEKAI_SNAPSHOT_KEY}",
+		"what the file is sealed with, as in the option snapshot_key of a Caddyfile")
 	read := func(args []string) (string, *snapshot.Snapshot, error) {
+		var key []byte
+		if caddy.NewReplacer().ReplaceKnown(keyText, "") != "" {
+			var err error
+			if key, err = snapshotKey(keyText); err != nil {
+				return "", nil, fmt.Errorf("--key %w", err)
+			}
+		}
 		if len(args) == 1 {
-			s, err := snapshot.Read(args[0])
+			s, err := snapshot.Read(args[0], key)
 			return args[0], s, err
 		}
 		path := snapshotFile("", resolveDSN(dsn))
 		if path == "" {
 			return "", nil, errors.New("only a PostgreSQL database has a snapshot by itself; name one with --store, or a file")
 		}
-		s, err := snapshot.Read(path)
+		s, err := snapshot.Read(path, key)
 		return path, s, err
 	}
 	cmd.AddCommand(
@@ -69,8 +79,8 @@ to the database.`,
 				if err != nil {
 					return err
 				}
-				fmt.Fprintf(cmd.OutOrStdout(), "%s: %d route(s) at revision %d, saved %s\n",
-					path, len(s.Routes), s.Revision, s.SavedAt.Format(time.RFC3339))
+				fmt.Fprintf(cmd.OutOrStdout(), "%s: %d route(s) and %d API key(s) at revision %d, saved %s\n",
+					path, len(s.Routes), len(s.Credentials), s.Revision, s.SavedAt.Format(time.RFC3339))
 				return nil
 			},
 		})

@@ -66,10 +66,15 @@ type App struct {
 
 	// The file in which the last known routes are kept, so that a start while the
 	// database is down can serve them, or `off`. It holds what the rows hold, secrets
-	// included, and only its owner may read it. Default: with PostgreSQL,
+	// included, and the hashes of API keys; only its owner may read it. Default: with PostgreSQL,
 	// `isekai/snapshot-<hash of the database's address>.json` in Caddy's data
 	// directory; with SQLite none.
 	Snapshot string `json:"snapshot,omitempty"`
+
+	// What the snapshot is sealed with (AES-256-GCM): 32 bytes in base64, as `openssl
+	// rand -base64 32` makes them. Placeholders such as `{env.ISEKAI_SNAPSHOT_KEY}` are
+	// resolved. Default: none, the file is in the clear.
+	SnapshotKey string `json:"snapshot_key,omitempty"`
 
 	// The cache of compiled routes.
 	Cache CacheConfig `json:"cache,omitzero"`

@@ -126,6 +126,9 @@ func (a *App) validate() error {
 			return fmt.Errorf("%s must not be negative", name)
 		}
 	}
+	if _, err := snapshotKey(a.SnapshotKey); err != nil {
+		return fmt.Errorf("snapshot_key %w", err)
+	}
 	if sample := a.RequestLog.Sample; sample != nil && (*sample <= 0 || *sample > 1) {
 		return errors.New("request_log.sample must be above 0 and at most 1; for none, set request_log.off")
 	}
@@ -154,6 +157,7 @@ func (a *App) gatewayConfig() sharedConfig {
 	if dsn == "" {
 		dsn = defaultDSN
 	}
+	key, _ := snapshotKey(a.SnapshotKey) // which was checked
 	return sharedConfig{gateway.Config{
 		DSN: dsn,
 		Store: store.Options{
@@ -173,6 +177,7 @@ func (a *App) gatewayConfig() sharedConfig {
 		HealthInterval:   time.Duration(a.HealthInterval),
 		StatsInterval:    time.Duration(a.StatsInterval),
 		Snapshot:         snapshotFile(a.Snapshot, dsn),
+		SnapshotKey:      key,
 		Version:          version(),
 		Log:              func() *zap.Logger { return caddy.Log().Named("isekai") },
 	}}
@@ -182,7 +187,7 @@ func (a *App) gatewayConfig() sharedConfig {
 // the password that a DSN may have.
 func (c sharedConfig) key() (string, error) {
 	encoded, err := json.Marshal([]any{
-		c.DSN, c.Store, c.RequestLog, c.MaxSeries, c.HistoryRetention, c.PollInterval, c.HealthInterval, c.StatsInterval, c.Snapshot,
+		c.DSN, c.Store, c.RequestLog, c.MaxSeries, c.HistoryRetention, c.PollInterval, c.HealthInterval, c.StatsInterval, c.Snapshot, c.SnapshotKey,
 	})
 	if err != nil {
 		return "", fmt.Errorf("encoding gateway settings: %w", err)

@@ -1,6 +1,7 @@
 package e2e_test
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -36,6 +37,56 @@ func (g *gateway) keyOf(name string) string {
 
 func withKey(key string) func(*http.Request) {
 	return func(r *http.Request) { r.Header.Set("X-API-Key", key) }
+}
+
+// TestKeysAtColdStart starts without the database: the keys of the snapshot are known,
+// and nobody who may have a good one is told that it is wrong.
+func TestKeysAtColdStart(t *testing.T) {
+	t.Parallel()
+	for name, options := range map[string]string{
+		"in the clear": "", "sealed": "snapshot_key " + base64.StdEncoding.EncodeToString(make([]byte, 32)),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := pgtest.NewServer(t)
+			g := startGateway(t, settings{dsn: server.DSN(), outage: true, options: options})
+			g.create(route{Path: "/*", TargetURL: textUpstream(t, "in"), Auth: map[string]any{"any": []string{"api_key"}}})
+			known, disabled := g.keyOf("known"), g.keyOf("disabled")
+			execSQL(t, openSQL(t, server.DSN()), "UPDATE consumers SET enabled = false WHERE name = 'disabled'")
+			eventually(t, startTimeout, "the disabled key is refused", func() error {
+				if a := g.send(http.MethodGet, "/", withKey(disabled)); a.status != http.StatusUnauthorized {
+					return fmt.Errorf("it is answered %s", a)
+				}
+				return nil
+			})
+			g.stop() // which writes the snapshot
+			server.Stop(t)
+
+			g.start()
+			g.waitHealth("it serves from the snapshot", func(status int, h health) bool {
+				return status == http.StatusOK && strings.Contains(strings.Join(h.Reasons, " "), "snapshot")
+			})
+			if a := g.send(http.MethodGet, "/", withKey(known)); a.status != http.StatusOK || string(a.body) != "in" {
+				t.Errorf("the known key is answered %s", a)
+			}
+			wantProblem(t, g.send(http.MethodGet, "/", withKey(known[:len(known)-8]+"zzzzzzzz")), http.StatusUnauthorized, known)
+			wantProblem(t, g.send(http.MethodGet, "/", withKey(disabled)), http.StatusUnauthorized, disabled)
+			unknown := strings.Replace(known, strings.Split(known, "_")[1], "aaaaaaaaaaaaaaaa", 1)
+			a := g.send(http.MethodGet, "/", withKey(unknown))
+			wantProblem(t, a, http.StatusServiceUnavailable, unknown)
+			if a.header.Get("Retry-After") == "" {
+				t.Errorf("the unknown key is answered %v", a.header)
+			}
+
+			server.Start(t)
+			g.waitHealth("the gateway has recovered", func(_ int, h health) bool { return h.Status == "ok" })
+			if a := g.send(http.MethodGet, "/", withKey(known)); a.status != http.StatusOK {
+				t.Errorf("the known key is answered %s", a)
+			}
+			// Now it is known to be nobody's.
+			wantProblem(t, g.send(http.MethodGet, "/", withKey(unknown)), http.StatusUnauthorized, unknown)
+		})
+	}
 }
 
 // TestKeysDuringOutage has clients with keys come while the store is gone: those that

@@ -48,6 +48,9 @@ type Credentials struct {
 	// unfindable that are under way.
 	generation atomic.Uint64
 
+	// What a snapshot knew, until everything is read from the store.
+	saved atomic.Pointer[savedCredentials]
+
 	mu   sync.RWMutex
 	used map[store.CredentialChange]time.Time
 }
@@ -136,6 +139,9 @@ var errBusy = errors.New("too many credentials are being looked up")
 
 func (c *Credentials) load(ctx context.Context, ref credentialRef) (*credential, error) {
 	if !c.up() {
+		if row := c.saved.Load().find(ref.CredentialChange); row != nil {
+			return row, nil
+		}
 		return nil, errors.New("the store is down")
 	}
 	// Others may wait for the answer when the client that asked has left.
@@ -185,7 +191,45 @@ func (c *Credentials) forget(changes []store.CredentialChange) {
 }
 
 // forgetAll is forget for everything.
-func (c *Credentials) forgetAll() { c.generation.Add(1) }
+func (c *Credentials) forgetAll() {
+	c.saved.Store(nil)
+	c.generation.Add(1)
+}
+
+// savedCredentials are those of a snapshot. The nil one has none.
+type savedCredentials struct {
+	keys      map[string]*store.APIKey
+	consumers map[string]*store.Consumer
+}
+
+// restore takes what a snapshot knew for what there is while the store is down. What it
+// does not have may be there all the same.
+func (c *Credentials) restore(known []*store.Credential) {
+	saved := &savedCredentials{keys: make(map[string]*store.APIKey, len(known)), consumers: make(map[string]*store.Consumer)}
+	for _, one := range known {
+		saved.keys[one.Key.ID] = &one.Key
+		saved.consumers[strconv.FormatInt(one.Consumer.ID, 10)] = &one.Consumer
+	}
+	c.saved.Store(saved)
+}
+
+// find returns a row, nil if it is not known.
+func (s *savedCredentials) find(what store.CredentialChange) *credential {
+	if s == nil {
+		return nil
+	}
+	switch what.Kind {
+	case store.KindAPIKey:
+		if key := s.keys[what.ID]; key != nil {
+			return &credential{key: key}
+		}
+	case store.KindConsumer:
+		if consumer := s.consumers[what.ID]; consumer != nil {
+			return &credential{consumer: consumer}
+		}
+	}
+	return nil
+}
 
 func (c *Credentials) note(what store.CredentialChange) {
 	c.mu.RLock()

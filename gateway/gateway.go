@@ -71,6 +71,10 @@ type Config struct {
 	// down. Default: none.
 	Snapshot string
 
+	// What that file is sealed with, snapshot.KeySize bytes. Default: nothing, it is in
+	// the clear.
+	SnapshotKey []byte
+
 	// How long changes are collected before that file is written. Default: 1s.
 	SnapshotDelay time.Duration
 
@@ -178,6 +182,8 @@ type Gateway struct {
 
 	saved       chan struct{} // holds one token while there may be another table to save
 	badSnapshot error         // set before attempted is closed
+
+	credentialsChanged atomic.Bool // since a snapshot was last written
 
 	health  healthState
 	traffic trafficHistory

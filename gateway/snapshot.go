@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"time"
 
@@ -42,7 +43,7 @@ func (g *Gateway) firstSync(ctx context.Context) {
 	if err == nil || ctx.Err() != nil {
 		return
 	}
-	saved, unread := snapshot.Read(g.cfg.Snapshot)
+	saved, unread := snapshot.Read(g.cfg.Snapshot, g.cfg.SnapshotKey)
 	switch {
 	case errors.Is(unread, fs.ErrNotExist):
 		return
@@ -58,6 +59,7 @@ func (g *Gateway) firstSync(ctx context.Context) {
 	g.stale.Store(true)
 	g.cfg.Log().Warn("serving the routes of the snapshot, since the store does not answer",
 		zap.String("file", g.cfg.Snapshot), zap.Time("saved_at", saved.SavedAt), zap.Int64("revision", saved.Revision))
+	g.Credentials.restore(saved.Credentials)
 	g.publish(nil, routing.NewTable(saved.Routes, saved.Revision), ids(saved.Routes))
 }
 
@@ -92,13 +94,16 @@ func (g *Gateway) keepSnapshot(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
-			k.write() // what the last moment has brought
+			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
+			defer cancel()
+			k.write(last) // what the last moment has brought
 			return
 		case <-touch.C:
+			k.write(ctx) // what could not be written before
 			k.touch()
 		case <-g.saved:
 			if worker.Sleep(ctx, max(g.cfg.SnapshotDelay, snapshotShare*k.took)) {
-				k.write()
+				k.write(ctx)
 			}
 		}
 	}
@@ -108,21 +113,32 @@ func (g *Gateway) keepSnapshot(ctx context.Context) {
 type keeper struct {
 	g       *Gateway
 	written *routing.Table
+	known   []*store.Credential
 	took    time.Duration
 	failing bool
 }
 
-func (k *keeper) write() {
+func (k *keeper) write(ctx context.Context) {
 	table := k.g.Table()
 	if table == nil || table == k.written || k.g.stale.Load() {
 		return
+	}
+	if k.g.credentialsChanged.Swap(false) {
+		known, err := k.g.store.LiveCredentials(ctx, maxCredentials)
+		if err != nil {
+			// With the old ones, a key that was revoked might come back to life.
+			k.g.credentialsChanged.Store(true)
+			k.note(fmt.Errorf("reading credentials: %w", err))
+			return
+		}
+		k.known = known
 	}
 	rows := make([]*store.Route, 0, table.Len())
 	for row := range table.All() {
 		rows = append(rows, row)
 	}
 	began := time.Now()
-	err := snapshot.Write(k.g.cfg.Snapshot, snapshot.Snapshot{Revision: table.Revision(), Routes: rows})
+	err := snapshot.Write(k.g.cfg.Snapshot, snapshot.Snapshot{Revision: table.Revision(), Routes: rows, Credentials: k.known}, k.g.cfg.SnapshotKey)
 	k.took = time.Since(began)
 	if err == nil {
 		k.written = table

@@ -35,7 +35,7 @@ func TestColdStartFromSnapshot(t *testing.T) {
 	p := openSQL(t, dsn)
 	p.insert("broken")
 	eventually(t, "the snapshot has all of it", func() bool {
-		s, err := snapshot.Read(path)
+		s, err := snapshot.Read(path, nil)
 		return err == nil && s.Revision == 4 && len(s.Routes) == 4
 	})
 
@@ -70,7 +70,7 @@ func TestColdStartFromSnapshot(t *testing.T) {
 	}
 	// The first gateway, which can't know of such a change, has the same file.
 	eventually(t, "the snapshot follows", func() bool {
-		s, err := snapshot.Read(path)
+		s, err := snapshot.Read(path, nil)
 		return err == nil && len(s.Routes) == 2
 	})
 }
@@ -81,7 +81,7 @@ func TestColdStartWithSilentStore(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "snapshot.json")
 	row := store.NewRoute("/saved", "http://127.0.0.1:1")
 	row.ID = 1
-	if err := snapshot.Write(path, snapshot.Snapshot{Revision: 1, Routes: []*store.Route{row}}); err != nil {
+	if err := snapshot.Write(path, snapshot.Snapshot{Revision: 1, Routes: []*store.Route{row}}, nil); err != nil {
 		t.Fatal(err)
 	}
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -129,7 +129,7 @@ func TestBadSnapshotIsSetAside(t *testing.T) {
 			}
 			server.Start(t)
 			eventually(t, "a new one is written", func() bool {
-				_, err := snapshot.Read(path)
+				_, err := snapshot.Read(path, nil)
 				return err == nil && g.Health().Status == gateway.StatusOK
 			})
 		})

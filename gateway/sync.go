@@ -149,6 +149,9 @@ func (g *Gateway) sync(ctx context.Context) error {
 	}
 	// Before the table has the revision: whoever sees it there relies on this.
 	g.Credentials.forget(changes.Credentials)
+	if len(changes.Credentials) > 0 {
+		g.credentialsChanged.Store(true)
+	}
 	g.publish(old, old.Apply(changes.Routes, changes.Revision), ids(changes.Routes))
 	if !changes.Committed.IsZero() {
 		g.Propagation.Observe(time.Since(changes.Committed).Seconds())
@@ -168,6 +171,7 @@ func (g *Gateway) load(ctx context.Context, old *routing.Table) error {
 	}
 	g.noteStore(nil)
 	g.Credentials.forgetAll()
+	g.credentialsChanged.Store(true)
 	if old == nil {
 		g.publish(nil, routing.NewTable(rows, revision), ids(rows))
 		return nil

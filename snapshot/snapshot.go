@@ -1,9 +1,10 @@
 // Package snapshot keeps the last known routes in a file, from which a gateway serves
 // if it starts while its database is away.
 //
-// The file is lines of JSON: a header, a line per route, and at the end the SHA-256 of
-// all before it. It holds what the rows hold, secrets included, so only its owner may
-// read it.
+// The file is lines of JSON: a header, a line per route, a line per API key, and at the
+// end the SHA-256 of all before it. It holds what the rows hold, secrets included, but of
+// API keys only hashes; so only its owner may read it. With a key all lines but the
+// header are sealed.
 package snapshot
 
 import (
@@ -24,8 +25,8 @@ import (
 	"github.com/isekai-gateway/isekai/store"
 )
 
-// Format is the version of the file's format. A reader refuses another.
-const Format = 1
+// Format is the version of the file's format. A reader refuses a later one.
+const Format = 2
 
 // corruptSuffix is added to the name of a file that can't be used.
 const corruptSuffix = ".corrupt"
@@ -47,6 +48,9 @@ type Snapshot struct {
 	Revision int64
 	Routes   []*store.Route
 
+	// The API keys that were known, with their consumers.
+	Credentials []*store.Credential
+
 	// When Write wrote it.
 	SavedAt time.Time
 
@@ -59,7 +63,9 @@ type header struct {
 	Format   int       `json:"isekai_snapshot"`
 	Revision int64     `json:"revision"`
 	Routes   int       `json:"routes"`
+	Keys     int       `json:"keys"`
 	SavedAt  time.Time `json:"saved_at"`
+	Seal     *seal     `json:"seal,omitempty"`
 }
 
 type trailer struct {
@@ -73,9 +79,17 @@ type line struct {
 	DecodeError string `json:"decode_error,omitempty"`
 }
 
+// keyLine is an API key with what its JSON leaves out.
+type keyLine struct {
+	Key         *store.APIKey   `json:"key"`
+	Hash        []byte          `json:"hash"`
+	Consumer    *store.Consumer `json:"consumer"`
+	DecodeError string          `json:"decode_error,omitempty"`
+}
+
 // Write replaces the file at path, as a whole or not at all. It makes the folder if
-// there is none.
-func Write(path string, s Snapshot) (err error) {
+// there is none. The file is sealed with the key, of KeySize bytes, if there is one.
+func Write(path string, s Snapshot, key []byte) (err error) {
 	dir := filepath.Dir(path)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("making the snapshot's folder: %w", err)
@@ -91,7 +105,7 @@ func Write(path string, s Snapshot) (err error) {
 			_ = os.Remove(f.Name())
 		}
 	}()
-	if err := encode(f, s); err != nil {
+	if err := encode(f, s, key); err != nil {
 		return fmt.Errorf("writing a snapshot: %w", err)
 	}
 	// The name must not lead to less than the whole after a crash of the machine.
@@ -107,27 +121,48 @@ func Write(path string, s Snapshot) (err error) {
 	return nil
 }
 
-func encode(w io.Writer, s Snapshot) error {
+func encode(w io.Writer, s Snapshot, key []byte) error {
+	h := header{Format: Format, Revision: s.Revision, Routes: len(s.Routes), Keys: len(s.Credentials), SavedAt: time.Now().UTC()}
+	var lines *sealer
+	if len(key) > 0 {
+		var err error
+		if h.Seal, lines, err = newSeal(key); err != nil {
+			return err
+		}
+	}
 	sum := sha256.New()
-	buffered := bufio.NewWriterSize(io.MultiWriter(w, sum), 64<<10)
-	to := json.NewEncoder(buffered)
-	if err := to.Encode(header{Format, s.Revision, len(s.Routes), time.Now().UTC()}); err != nil {
+	buffered := bufio.NewWriterSize(w, 64<<10)
+	write := func(value any, lines *sealer) error {
+		text, err := json.Marshal(value)
+		if err != nil {
+			return err
+		}
+		add(sum, text)
+		_, err = buffered.Write(append(lines.seal(text), '\n'))
+		return err
+	}
+	if err := write(h, nil); err != nil {
 		return err
 	}
 	for _, r := range s.Routes {
-		if err := to.Encode(line{r, r.MatchKey, r.DecodeError}); err != nil {
+		if err := write(line{r, r.MatchKey, r.DecodeError}, lines); err != nil {
 			return fmt.Errorf("encoding route %d: %w", r.ID, err)
 		}
 	}
-	if err := buffered.Flush(); err != nil {
+	for _, c := range s.Credentials {
+		if err := write(keyLine{&c.Key, c.Key.Hash, &c.Consumer, c.Consumer.DecodeError}, lines); err != nil {
+			return fmt.Errorf("encoding key %s: %w", c.Key.ID, err)
+		}
+	}
+	if err := write(trailer{hex.EncodeToString(sum.Sum(nil))}, lines); err != nil {
 		return err
 	}
-	return json.NewEncoder(w).Encode(trailer{hex.EncodeToString(sum.Sum(nil))})
+	return buffered.Flush()
 }
 
-// Read returns the snapshot in the file at path. Errors: fs.ErrNotExist, ErrCorrupt,
-// ErrFormat.
-func Read(path string) (*Snapshot, error) {
+// Read returns the snapshot in the file at path. One in the clear is read whether there
+// is a key or not. Errors: fs.ErrNotExist, ErrCorrupt, ErrFormat, ErrSealed.
+func Read(path string, key []byte) (*Snapshot, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("opening the snapshot: %w", err)
@@ -137,7 +172,7 @@ func Read(path string) (*Snapshot, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening the snapshot: %w", err)
 	}
-	s, err := decode(f)
+	s, err := decode(f, key)
 	if err != nil {
 		return nil, fmt.Errorf("reading the snapshot: %w", err)
 	}
@@ -148,15 +183,15 @@ func Read(path string) (*Snapshot, error) {
 	return s, nil
 }
 
-func decode(r io.Reader) (*Snapshot, error) {
-	lines := bufio.NewScanner(r)
-	lines.Buffer(make([]byte, 64<<10), maxLine)
-	sum := sha256.New()
+func decode(r io.Reader, key []byte) (*Snapshot, error) {
+	scanner := bufio.NewScanner(r)
+	scanner.Buffer(make([]byte, 64<<10), maxLine)
+	var lines *sealer
 	next := func() ([]byte, error) {
-		if lines.Scan() {
-			return lines.Bytes(), nil
+		if scanner.Scan() {
+			return lines.open(scanner.Bytes())
 		}
-		if err := lines.Err(); err != nil && !errors.Is(err, bufio.ErrTooLong) {
+		if err := scanner.Err(); err != nil && !errors.Is(err, bufio.ErrTooLong) {
 			return nil, err
 		}
 		return nil, fmt.Errorf("%w: it ends too early", ErrCorrupt)
@@ -170,23 +205,33 @@ func decode(r io.Reader) (*Snapshot, error) {
 	if err := json.Unmarshal(first, &h); err != nil || h.Format == 0 {
 		return nil, fmt.Errorf("%w: it does not begin as one", ErrCorrupt)
 	}
-	if h.Format != Format {
+	if h.Format > Format { // the one before has no keys
 		return nil, fmt.Errorf("%w: %d, this program reads %d", ErrFormat, h.Format, Format)
 	}
+	sum := sha256.New()
 	add(sum, first)
-	s := &Snapshot{Revision: h.Revision, SavedAt: h.SavedAt}
-	for range h.Routes {
-		text, err := next()
-		if err != nil {
+	if h.Seal != nil {
+		if lines, err = h.Seal.open(key); err != nil {
 			return nil, err
 		}
-		add(sum, text)
+	}
+	s := &Snapshot{Revision: h.Revision, SavedAt: h.SavedAt}
+	for range h.Routes {
 		one := line{Route: new(store.Route)}
-		if err := json.Unmarshal(text, &one); err != nil {
-			return nil, fmt.Errorf("%w: a route can't be read", ErrCorrupt)
+		if err := nextValue(next, sum, &one); err != nil {
+			return nil, err
 		}
 		one.Route.MatchKey, one.Route.DecodeError = one.MatchKey, one.DecodeError
 		s.Routes = append(s.Routes, one.Route)
+	}
+	for range h.Keys {
+		c := new(store.Credential)
+		one := keyLine{Key: &c.Key, Consumer: &c.Consumer}
+		if err := nextValue(next, sum, &one); err != nil {
+			return nil, err
+		}
+		c.Key.Hash, c.Consumer.DecodeError = one.Hash, one.DecodeError
+		s.Credentials = append(s.Credentials, c)
 	}
 	last, err := next()
 	if err != nil {
@@ -196,13 +241,26 @@ func decode(r io.Reader) (*Snapshot, error) {
 	if err := json.Unmarshal(last, &t); err != nil || t.SHA256 != hex.EncodeToString(sum.Sum(nil)) {
 		return nil, fmt.Errorf("%w: its checksum is wrong", ErrCorrupt)
 	}
-	if lines.Scan() && len(bytes.TrimSpace(lines.Bytes())) > 0 {
+	if scanner.Scan() && len(bytes.TrimSpace(scanner.Bytes())) > 0 {
 		return nil, fmt.Errorf("%w: there is something after its end", ErrCorrupt)
 	}
 	return s, nil
 }
 
-// add hashes a line as it stands in the file.
+// nextValue reads the next line into value and adds it to the sum.
+func nextValue(next func() ([]byte, error), sum hash.Hash, value any) error {
+	text, err := next()
+	if err != nil {
+		return err
+	}
+	add(sum, text)
+	if err := json.Unmarshal(text, value); err != nil {
+		return fmt.Errorf("%w: a line can't be read", ErrCorrupt)
+	}
+	return nil
+}
+
+// add hashes a line as it is in the clear.
 func add(sum hash.Hash, line []byte) {
 	sum.Write(line)
 	sum.Write([]byte{'\n'})

@@ -54,6 +54,10 @@ type Credentials interface {
 	// ErrNotFound.
 	Credential(ctx context.Context, id string) (*Credential, error)
 
+	// LiveCredentials returns up to limit live keys with their live consumers, those
+	// that were used last first.
+	LiveCredentials(ctx context.Context, limit int) ([]*Credential, error)
+
 	// Tokens returns the live tokens for the admin API, oldest first.
 	Tokens(ctx context.Context) ([]*AdminToken, error)
 

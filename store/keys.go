@@ -41,6 +41,20 @@ func scanToken(scan func(dest ...any) error) (*AdminToken, error) {
 	return &t, nil
 }
 
+// LiveCredentials implements Credentials.
+func (s *sqlStore) LiveCredentials(ctx context.Context, limit int) ([]*Credential, error) {
+	var list []*Credential
+	err := s.querySnapshot(ctx, "reading credentials", func(ctx context.Context, q querier, _ func()) (err error) {
+		list, err = readAll(ctx, q, scanCredential, "SELECT "+keyColumns+`,
+				c.id, c.name, c.enabled, c.spec, c.revision, c.created_at, c.updated_at
+			FROM `+keyTables+` JOIN consumers c ON c.id = k.consumer_id
+			WHERE k.deleted_at IS NULL AND c.deleted_at IS NULL
+			ORDER BY CASE WHEN u.used_at IS NULL THEN 1 ELSE 0 END, u.used_at DESC, k.id LIMIT $1`, limit)
+		return err
+	})
+	return list, err
+}
+
 // Keys implements Credentials.
 func (s *sqlStore) Keys(ctx context.Context, consumer int64) ([]*APIKey, error) {
 	if !validID(consumer) {

@@ -263,3 +263,33 @@ func testSeedAfterToken(t *testing.T, open Opener) {
 		t.Error("a token keeps routes from being seeded")
 	}
 }
+
+func testLiveCredentials(t *testing.T, open Opener) {
+	s := open(t)
+	owner := must[*store.Consumer](t)(s.CreateConsumer(t.Context(), newConsumer("shop"), admin))
+	gone := must[*store.Consumer](t)(s.CreateConsumer(t.Context(), newConsumer("gone"), admin))
+	var keys []*store.APIKey
+	for n := range byte(4) {
+		keys = append(keys, must[*store.APIKey](t)(s.CreateKey(t.Context(), newKey(owner.ID, n), admin)))
+	}
+	must[*store.APIKey](t)(s.CreateKey(t.Context(), newKey(gone.ID, 9), admin))
+	if err := s.DeleteConsumer(t.Context(), gone.ID, 0, admin); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.DeleteKey(t.Context(), owner.ID, keys[0].ID, admin); err != nil {
+		t.Fatal(err)
+	}
+	noon := time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
+	if err := s.Used(t.Context(), store.KindAPIKey, map[string]time.Time{keys[3].ID: noon, keys[2].ID: noon.Add(-time.Hour)}); err != nil {
+		t.Fatal(err)
+	}
+	for limit, want := range map[int][]*store.APIKey{10: {keys[3], keys[2], keys[1]}, 2: {keys[3], keys[2]}} {
+		var wanted []*store.Credential
+		for _, key := range want {
+			wanted = append(wanted, must[*store.Credential](t)(s.Credential(t.Context(), key.ID)))
+		}
+		if diff := cmp.Diff(wanted, must[[]*store.Credential](t)(s.LiveCredentials(t.Context(), limit))); diff != "" {
+			t.Errorf("at most %d: %s", limit, diff)
+		}
+	}
+}

@@ -54,6 +54,7 @@ func Run(t *testing.T, open Opener) {
 		{"Bad consumers", testBadConsumers},
 		{"Keys", testKeys},
 		{"Too many keys", testTooManyKeys},
+		{"Live credentials", testLiveCredentials},
 		{"Tokens", testTokens},
 		{"Uses", testUses},
 		{"Statistics", testStatistics},
