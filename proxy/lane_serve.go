@@ -47,12 +47,13 @@ func (f *Forwarder) serveFast(w http.ResponseWriter, r *http.Request, call *Call
 		host = r.Host
 	}
 	if !x.request.finish(r, host) || !p.lane.takes(t.authority) {
-		call.settle(errNoJudge)
+		call.chosen = u
 		return false, nil
 	}
 
 	p.first(call)
 	call.begin(t)
+	call.fast = true
 	began := time.Now()
 	err = x.begin(w, r, p.lane, t.authority)
 	took := time.Since(began)
@@ -75,6 +76,7 @@ func (f *Forwarder) serveFast(w http.ResponseWriter, r *http.Request, call *Call
 	}
 	switch {
 	case call.granted:
+		call.fast = false
 		return false, err
 	case errors.Is(err, context.Canceled):
 		// The client has left, or the exchange was ended: as reverse_proxy has it.
@@ -138,9 +140,9 @@ func (f *Forwarder) spoiled(w http.ResponseWriter, r *http.Request, call *Call) 
 	w.WriteHeader(statusClientClosed)
 }
 
-// takeBack undoes begin: t has seen nothing of the request.
+// takeBack undoes begin, but for the choice of t, which has seen nothing of the request.
 func (c *Call) takeBack(t *target) {
-	c.settle(errNoJudge)
+	c.chosen, c.fast = t.upstream, false
 	c.attempts--
 	c.current, c.last = nil, nil
 	t.requests.Add(^uint64(0))
