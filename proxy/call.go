@@ -31,14 +31,17 @@ type Call struct {
 	attempts int
 	tried    []*target
 	current  *target
-	last     *target     // current, also when that is over
-	done     func(error) // tells the current target's breaker how it went
-	granted  bool        // another attempt was decided on
+	last     *target                // current, also when that is over
+	done     func(error)            // tells the current target's breaker how it went
+	granted  bool                   // another attempt was decided on
+	counted  bool                   // among the pool's requests
+	chosen   *reverseproxy.Upstream // by the fast lane, which has left the try to the full one
 	body     *replay
 	spoiled  error
 	waited   time.Duration
 	span     trace.Span // of the current try; nil if not Traced
 	carried  bool       // whether tries tell the target their span
+	fast     bool       // the current, or last, try is on the fast lane
 	answer   laneAnswer // of the fast lane
 }
 

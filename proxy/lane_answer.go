@@ -6,7 +6,6 @@ import (
 	"io"
 	"maps"
 	"net/http"
-	"slices"
 	"strings"
 	"sync"
 
@@ -27,7 +26,7 @@ func (f *Forwarder) send(x *laneExchange, w http.ResponseWriter) {
 	delete(h, "Server")
 	values := make([]string, 1, len(x.head.Fields)+1)
 	values[0] = viaUs(x.head.Minor)
-	addField(h, "Via", values)
+	addField(h, "Via", values[:1:1])
 	announced := 0
 	stream := x.body.Left() < 0
 	for i := range x.head.Fields {
@@ -65,10 +64,11 @@ func (f *Forwarder) send(x *laneExchange, w http.ResponseWriter) {
 	x.done()
 }
 
-// addField adds values, which h may keep, to a field.
+// addField adds values, which h may keep, to a field. What is there has room to grow
+// once it was added to, so that a field of many lines is not copied with each.
 func addField(h http.Header, name string, values []string) {
 	if before := h[name]; len(before) > 0 {
-		values = append(slices.Clip(before), values...)
+		values = append(before, values...)
 	}
 	h[name] = values
 }

@@ -24,12 +24,14 @@ type laneAnswer struct {
 // are documented at https://caddyserver.com/docs/json/apps/http/servers/routes/handle/reverse_proxy/.
 func (c *Call) Placeholder(key string) (any, bool) {
 	key, ok := strings.CutPrefix(key, PlaceholderPrefix)
-	if !ok || c.answer.status == 0 || c.last == nil {
+	if !ok || !c.fast || c.last == nil {
 		return nil, false
 	}
-	took, t := time.Since(c.answer.began), c.last
+	t := c.last
 	switch key {
-	case "upstream.address", "upstream.hostport":
+	case "upstream.address":
+		return "tcp/" + t.authority, true
+	case "upstream.hostport":
 		return t.authority, true
 	case "upstream.host", "upstream.port":
 		host, port, _ := net.SplitHostPort(t.authority)
@@ -43,6 +45,12 @@ func (c *Call) Placeholder(key string) (any, bool) {
 		return int(t.most), true
 	case "upstream.fails":
 		return t.failing.recent(), true
+	}
+	if c.answer.status == 0 {
+		return nil, false
+	}
+	took := time.Since(c.answer.began)
+	switch key {
 	case "upstream.latency":
 		return c.waited, true
 	case "upstream.latency_ms":

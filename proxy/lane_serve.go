@@ -48,12 +48,13 @@ func (f *Forwarder) serveFast(w http.ResponseWriter, r *http.Request, call *Call
 	}
 	// One that is traced does not ask a target what it speaks, for that is no try.
 	if !x.request.finish(r, host) || !p.lane.takes(t.authority, !call.Traced) {
-		call.settle(errNoJudge)
+		call.chosen = u
 		return false, nil
 	}
 
 	p.first(call)
 	call.begin(t)
+	call.fast = true
 	if call.Traced {
 		r = call.traceTo(t, r)
 		if !x.request.prepare(r) || !x.request.finish(r, host) {
@@ -84,6 +85,7 @@ func (f *Forwarder) serveFast(w http.ResponseWriter, r *http.Request, call *Call
 	}
 	switch {
 	case call.granted:
+		call.fast = false
 		return false, err
 	case errors.Is(err, context.Canceled):
 		// The client has left, or the exchange was ended: as reverse_proxy has it.
@@ -156,10 +158,10 @@ func (c *Call) traceTo(t *target, r *http.Request) *http.Request {
 	return c.trace(r)
 }
 
-// takeBack undoes begin: t has seen nothing of the request.
+// takeBack undoes begin, but for the choice of t, which has seen nothing of the request.
 func (c *Call) takeBack(t *target) {
 	c.endSpan()
-	c.settle(errNoJudge)
+	c.chosen, c.fast = t.upstream, false
 	c.attempts--
 	c.current, c.last = nil, nil
 	t.requests.Add(^uint64(0))

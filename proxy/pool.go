@@ -106,7 +106,8 @@ func (p *pool) RoundTrip(r *http.Request) (*http.Response, error) {
 
 // first counts a request that was not sent anywhere yet.
 func (p *pool) first(call *Call) {
-	if call.attempts == 0 {
+	if !call.counted {
+		call.counted = true
 		p.state.requests.Add(1)
 		if p.retry.most > 0 {
 			p.state.budget.request(time.Now())

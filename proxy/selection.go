@@ -17,6 +17,11 @@ func (p *pool) Select(upstreams reverseproxy.UpstreamPool, r *http.Request, w ht
 	if call == nil {
 		return p.policy.Select(upstreams, r, w)
 	}
+	if u := call.chosen; u != nil {
+		// A second choice would take a turn, and set a cookie, once more.
+		call.chosen = nil
+		return u
+	}
 	if p.breaks || p.suspects {
 		for _, t := range p.targets {
 			p.observe(t)

@@ -78,10 +78,10 @@ func (r *Reader) headEnd() (int, error) {
 		}
 		i += scanned - at
 		switch {
+		case at == 0 && !isVersion(r.buf[r.r:r.r+i+1]):
+			return 0, malformed("it does not begin with HTTP/1.0 or HTTP/1.1")
 		case i == 0 || r.buf[r.r+at+i-1] != '\r':
 			return 0, malformed("a line ends without CR")
-		case at == 0 && !isVersion(r.buf[r.r:r.r+i]):
-			return 0, malformed("it does not begin with HTTP/1.0 or HTTP/1.1")
 		case at > 0 && i == 1:
 			return r.r + at + 2, nil
 		case at+i > MaxHeader:
@@ -192,10 +192,11 @@ func parseField(line string) (Field, error) {
 			return Field{}, malformed("a name in its header is none, or the line goes on with the one before")
 		}
 	}
-	if value = textproto.TrimString(value); !validText(value) {
+	// Not textproto.TrimString, which takes a CR for a blank.
+	if !validText(value) {
 		return Field{}, malformed("there are control characters in its header")
 	}
-	return Field{textproto.CanonicalMIMEHeaderKey(name), value}, nil
+	return Field{textproto.CanonicalMIMEHeaderKey(name), strings.Trim(value, " \t")}, nil
 }
 
 // validText says whether s may be a field's value (RFC 9110, section 5.5).

@@ -201,6 +201,8 @@ var bad = map[string]string{
 	"bare LF":                       "HTTP/1.1 200 OK\nContent-Length: 0\n\n",
 	"bare LF behind a field":        "HTTP/1.1 200 OK\r\nX-A: b\nContent-Length: 0\r\n\r\n",
 	"bare CR in a value":            "HTTP/1.1 200 OK\r\nX-A: b\rContent-Length: 0\r\n\r\n",
+	"bare CR behind a value":        "HTTP/1.1 200 OK\r\nX-A: b\r\r\nContent-Length: 0\r\n\r\n",
+	"bare CR for a value":           "HTTP/1.1 200 OK\r\nX-A:\r\r\nContent-Length: 0\r\n\r\n",
 	"CR CR LF":                      "HTTP/1.1 200 OK\r\r\nContent-Length: 0\r\n\r\n",
 	"NUL in a value":                "HTTP/1.1 200 OK\r\nX-A: b\x00\r\nContent-Length: 0\r\n\r\n",
 	"DEL in a value":                "HTTP/1.1 200 OK\r\nX-A: b\x7f\r\nContent-Length: 0\r\n\r\n",
