@@ -140,6 +140,7 @@ type upstreamPool struct {
 	Requests      int            `json:"requests"`
 	Retries       int            `json:"retries"`
 	RetriesDenied int            `json:"retries_denied"`
+	FastLane      int            `json:"fast_lane"`
 	Targets       []poolTargetAt `json:"targets"`
 }
 
