@@ -21,7 +21,6 @@ const (
 // Slots are ordered by the hash's high bits, so any number of slots will do and
 // the table grows by a quarter at a time rather than to twice its size.
 type table struct {
-	tags    []uint8 // of the slots, 0 for a free one: a million are in a cache, while slots are not
 	slots   []slot
 	windows []uint32 // of the slots, in ms; apart, since only who evicts or sweeps asks
 	used    int
@@ -31,7 +30,7 @@ type table struct {
 
 // slot is a key with what it has used, in one cache line.
 type slot struct {
-	hash uint64
+	hash uint64 // 0 is a free slot
 	cell cell
 }
 
@@ -45,13 +44,10 @@ func (t *table) find(hash uint64) int {
 	if t.used == 0 {
 		return -1
 	}
-	tag := tagOf(hash)
 	for i := t.home(hash); ; i = t.next(i) {
-		switch t.tags[i] {
-		case tag:
-			if t.slots[i].hash == hash {
-				return i
-			}
+		switch t.slots[i].hash {
+		case hash:
+			return i
 		case 0:
 			return -1
 		}
@@ -64,17 +60,17 @@ func (t *table) add(s slot, window uint32) {
 		t.resize(max(minSlots, min(len(t.slots)*5/4, t.most*5/4+1)))
 	}
 	i := t.home(s.hash)
-	for t.tags[i] != 0 {
+	for t.slots[i].hash != 0 {
 		i = t.next(i)
 	}
-	t.tags[i], t.slots[i], t.windows[i] = tagOf(s.hash), s, window
+	t.slots[i], t.windows[i] = s, window
 	t.used++
 }
 
 // remove frees slot i and closes the gap, so that no search ends too early.
 func (t *table) remove(i int) {
 	n := len(t.slots)
-	for j := t.next(i); t.tags[j] != 0; j = t.next(j) {
+	for j := t.next(i); t.slots[j].hash != 0; j = t.next(j) {
 		// The key at j may move to i if its search passes i on the way to j.
 		fromHome := j - t.home(t.slots[j].hash)
 		if fromHome < 0 {
@@ -85,11 +81,11 @@ func (t *table) remove(i int) {
 			fromGap += n
 		}
 		if fromHome >= fromGap {
-			t.tags[i], t.slots[i], t.windows[i] = t.tags[j], t.slots[j], t.windows[j]
+			t.slots[i], t.windows[i] = t.slots[j], t.windows[j]
 			i = j
 		}
 	}
-	t.tags[i] = 0
+	t.slots[i].hash = 0
 	t.used--
 }
 
@@ -104,7 +100,7 @@ func (t *table) victim(now int64) int {
 	for seen := 0; seen < searchSize; {
 		t.hand = t.next(t.hand)
 		i := t.hand
-		if t.tags[i] == 0 {
+		if t.slots[i].hash == 0 {
 			continue
 		}
 		seen++
@@ -132,7 +128,7 @@ func (t *table) victim(now int64) int {
 // quarters of it would be unused.
 func (t *table) sweep(now int64) {
 	for i := 0; i < len(t.slots); {
-		if t.tags[i] != 0 && t.slots[i].cell.idle(t.momentAt(i, now)) {
+		if t.slots[i].hash != 0 && t.slots[i].cell.idle(t.momentAt(i, now)) {
 			// Another key may have come into slot i: look at it again.
 			t.remove(i)
 			continue
@@ -147,20 +143,16 @@ func (t *table) sweep(now int64) {
 func (t *table) resize(slots int) {
 	old := *t
 	*t = table{
-		tags:    make([]uint8, slots),
 		slots:   make([]slot, slots),
 		windows: make([]uint32, slots),
 		most:    old.most,
 	}
-	for i, tag := range old.tags {
-		if tag != 0 {
+	for i := range old.slots {
+		if old.slots[i].hash != 0 {
 			t.add(old.slots[i], old.windows[i])
 		}
 	}
 }
-
-// tagOf returns bits of the hash that neither its shard nor its home is found by.
-func tagOf(hash uint64) uint8 { return max(uint8(hash>>16), 1) }
 
 func (t *table) home(hash uint64) int {
 	hi, _ := bits.Mul64(hash, uint64(len(t.slots)))
