@@ -5,9 +5,9 @@ import (
 	"time"
 )
 
-// cell is what one key has used under one rule: 56 bytes, one cache line with the key's
-// hash, and no pointer, so that the garbage collector has nothing to look for in a
-// million of them. The length of its window is the caller's to know.
+// cell is what one key has used under one rule: 64 bytes, one cache line, and no
+// pointer, so that the garbage collector has nothing to look for in a million of
+// them.
 //
 // Two things bound what is admitted. The log of runs holds any window that
 // ends now to the limit, as closely as four runs can tell. The count holds
@@ -15,12 +15,10 @@ import (
 // without any error. Since every window touches at most two aligned ones, no
 // window ever has more than twice the limit, whatever the traffic.
 type cell struct {
-	// The number of the aligned window last decided in, which wraps around: a key
-	// that nobody asked for, nor any sweep removed, for 49 days of windows of a
-	// millisecond may find its count again for that millisecond.
-	number uint32
-	state  uint32 // count<<markBits | marks
+	start  int64  // of the aligned window last decided in, ns since the Unix epoch
 	log    runs   // what was charged, in ticks
+	state  uint32 // count<<markBits | marks
+	millis uint32 // length of the window
 }
 
 // marks is what eviction wants to know of a key besides its use.
@@ -35,22 +33,24 @@ const (
 	markBits = 2 // MaxLimit fits in the rest
 )
 
-// moment is a time as the cells with one length of window see it. A tick is the least
-// power of two of nanoseconds of which a window is at most 2^30, 64 ns for a minute, so
-// that times up to three windows old are told apart in 32 bits.
+func newCell(window time.Duration) cell {
+	return cell{millis: uint32(window / time.Millisecond)}
+}
+
+// moment is a time as a cell's log counts it. A tick is the least power of two
+// of nanoseconds of which a window is at most 2^30, 64 ns for a minute, so that
+// times up to three windows old are told apart in 32 bits.
 type moment struct {
 	now    int64  // ns since the Unix epoch
-	end    int64  // of the aligned window
-	number uint32 // of the aligned window
+	window int64  // ns
 	shift  int    // a tick is 1<<shift ns
 	edge   uint32 // the last tick that no longer counts
 }
 
-// momentOf returns the moment for windows of so many ns.
-func momentOf(now, window int64) moment {
-	number := now / window
+func (c *cell) at(now int64) moment {
+	window := int64(c.millis) * int64(time.Millisecond)
 	shift := max(bits.Len64(uint64(window-1))-30, 0)
-	return moment{now, (number + 1) * window, uint32(number), shift, uint32(now>>shift) - uint32(window>>shift)}
+	return moment{now, window, shift, uint32(now>>shift) - uint32(window>>shift)}
 }
 
 func (m moment) tick() uint32 { return uint32(m.now >> m.shift) }
@@ -68,19 +68,20 @@ func (c *cell) setMarks(m marks) { c.state = c.state>>markBits<<markBits | uint3
 // advance forgets what no longer counts at m, which must not be before the
 // time of the last call.
 func (c *cell) advance(m moment) {
-	if passed := m.number - c.number; passed > 0 {
-		if passed > 1 {
+	if m.now >= c.start+m.window {
+		if m.now >= c.start+2*m.window {
 			c.log = runs{}
 		}
-		c.number = m.number
+		c.start = m.now - m.now%m.window
 		c.state = 0
 	}
 	c.log.drop(m.edge)
 }
 
-// decide says whether cost fits under limit at m and, if charge is set and
+// decide says whether cost fits under limit at now and, if charge is set and
 // it does, charges it.
-func (c *cell) decide(m moment, limit, cost uint32, charge bool) Decision {
+func (c *cell) decide(now int64, limit, cost uint32, charge bool) Decision {
+	m := c.at(now)
 	c.advance(m)
 	used := c.used()
 	d := Decision{Limit: int(limit)}
@@ -110,18 +111,18 @@ func (c *cell) wait(m moment, room uint32) time.Duration {
 		wait = int64(ticks)<<m.shift - m.now&(1<<m.shift-1)
 	}
 	if c.count() > room {
-		wait = max(wait, m.end-m.now)
+		wait = max(wait, c.start+m.window-m.now)
 	}
 	return time.Duration(wait)
 }
 
-// idle reports whether nothing in the cell counts any more at m.
-func (c *cell) idle(m moment) bool {
-	passed := m.number - c.number
-	if passed > 1 {
+// idle reports whether nothing in the cell counts any more at now.
+func (c *cell) idle(now int64) bool {
+	m := c.at(now)
+	if now >= c.start+2*m.window {
 		return true
 	}
-	if passed == 0 && c.count() > 0 {
+	if c.current(m) && c.count() > 0 {
 		return false
 	}
 	for i := range c.log {
@@ -132,16 +133,19 @@ func (c *cell) idle(m moment) bool {
 	return true
 }
 
+// current reports whether the aligned window last decided in still goes on.
+func (c *cell) current(m moment) bool { return m.now < c.start+m.window }
+
 // limitedRank and above is the rank of cells that are being limited.
 const limitedRank = 1 << 63
 
 // rank orders cells by what is lost if they are given up.
-func (c *cell) rank(m moment) uint64 {
+func (c *cell) rank(now int64) uint64 {
 	rank := uint64(c.used()) << 1
 	if c.has(touched) {
 		rank |= 1
 	}
-	if c.has(full) && c.number == m.number {
+	if c.has(full) && c.current(c.at(now)) {
 		rank |= limitedRank
 	}
 	return rank

@@ -226,32 +226,31 @@ func (s *shard) clock(now int64) int64 {
 
 // decide decides for one key and charges it if that is asked for and it is admitted.
 func (s *shard) decide(hash uint64, rule Rule, now int64, cost uint32, charge bool) Decision {
-	m := momentOf(now, int64(rule.Window))
 	if i := s.keys.find(hash); i >= 0 {
-		c := &s.keys.slots[i].cell
-		d := c.decide(m, uint32(rule.Limit), cost, charge)
+		c := &s.keys.cells[i]
+		d := c.decide(now, uint32(rule.Limit), cost, charge)
 		c.setMarks(marksOf(d) | touched)
 		return d
 	}
-	fresh := slot{hash: hash}
-	d := fresh.cell.decide(m, uint32(rule.Limit), cost, charge)
+	fresh := newCell(rule.Window)
+	d := fresh.decide(now, uint32(rule.Limit), cost, charge)
 	if charge && cost > 0 && d.Allowed {
-		fresh.cell.setMarks(marksOf(d))
-		s.insert(fresh, rule.Window, now)
+		fresh.setMarks(marksOf(d))
+		s.insert(hash, fresh, now)
 	}
 	return d
 }
 
 // insert adds a key, in the place of another if there are too many.
-func (s *shard) insert(key slot, window time.Duration, now int64) {
+func (s *shard) insert(hash uint64, c cell, now int64) {
 	if s.keys.used >= s.keys.most {
 		v := s.keys.victim(now)
-		if !s.keys.slots[v].cell.idle(s.keys.momentAt(v, now)) {
+		if !s.keys.cells[v].idle(now) {
 			s.evictions++
 		}
 		s.keys.remove(v)
 	}
-	s.keys.add(key, uint32(window/time.Millisecond))
+	s.keys.add(hash, c)
 }
 
 func (s *shard) tally(admitted bool) {

@@ -1,9 +1,6 @@
 package ratelimit
 
-import (
-	"math/bits"
-	"time"
-)
+import "math/bits"
 
 const (
 	minSlots = 16
@@ -21,22 +18,11 @@ const (
 // Slots are ordered by the hash's high bits, so any number of slots will do and
 // the table grows by a quarter at a time rather than to twice its size.
 type table struct {
-	slots   []slot
-	windows []uint32 // of the slots, in ms; apart, since only who evicts or sweeps asks
-	used    int
-	most    int // how many keys it may hold; its owner evicts one before adding more
-	hand    int // where the search for a victim goes on
-}
-
-// slot is a key with what it has used, in one cache line.
-type slot struct {
-	hash uint64 // 0 is a free slot
-	cell cell
-}
-
-// momentAt is now as the cell in slot i sees it.
-func (t *table) momentAt(i int, now int64) moment {
-	return momentOf(now, int64(t.windows[i])*int64(time.Millisecond))
+	hashes []uint64 // 0 is a free slot
+	cells  []cell
+	used   int
+	most   int // how many keys it may hold; its owner evicts one before adding more
+	hand   int // where the search for a victim goes on
 }
 
 // find returns the slot of hash, or -1.
@@ -45,7 +31,7 @@ func (t *table) find(hash uint64) int {
 		return -1
 	}
 	for i := t.home(hash); ; i = t.next(i) {
-		switch t.slots[i].hash {
+		switch t.hashes[i] {
 		case hash:
 			return i
 		case 0:
@@ -54,25 +40,25 @@ func (t *table) find(hash uint64) int {
 	}
 }
 
-// add puts a key that is not in the table, with the length of its window in ms.
-func (t *table) add(s slot, window uint32) {
-	if (t.used+1)*5 > len(t.slots)*4 {
-		t.resize(max(minSlots, min(len(t.slots)*5/4, t.most*5/4+1)))
+// add puts a cell under a hash that is not in the table.
+func (t *table) add(hash uint64, c cell) {
+	if (t.used+1)*5 > len(t.hashes)*4 {
+		t.resize(max(minSlots, min(len(t.hashes)*5/4, t.most*5/4+1)))
 	}
-	i := t.home(s.hash)
-	for t.slots[i].hash != 0 {
+	i := t.home(hash)
+	for t.hashes[i] != 0 {
 		i = t.next(i)
 	}
-	t.slots[i], t.windows[i] = s, window
+	t.hashes[i], t.cells[i] = hash, c
 	t.used++
 }
 
 // remove frees slot i and closes the gap, so that no search ends too early.
 func (t *table) remove(i int) {
-	n := len(t.slots)
-	for j := t.next(i); t.slots[j].hash != 0; j = t.next(j) {
+	n := len(t.hashes)
+	for j := t.next(i); t.hashes[j] != 0; j = t.next(j) {
 		// The key at j may move to i if its search passes i on the way to j.
-		fromHome := j - t.home(t.slots[j].hash)
+		fromHome := j - t.home(t.hashes[j])
 		if fromHome < 0 {
 			fromHome += n
 		}
@@ -81,11 +67,11 @@ func (t *table) remove(i int) {
 			fromGap += n
 		}
 		if fromHome >= fromGap {
-			t.slots[i], t.windows[i] = t.slots[j], t.windows[j]
+			t.hashes[i], t.cells[i] = t.hashes[j], t.cells[j]
 			i = j
 		}
 	}
-	t.slots[i].hash = 0
+	t.hashes[i] = 0
 	t.used--
 }
 
@@ -100,15 +86,15 @@ func (t *table) victim(now int64) int {
 	for seen := 0; seen < searchSize; {
 		t.hand = t.next(t.hand)
 		i := t.hand
-		if t.slots[i].hash == 0 {
+		if t.hashes[i] == 0 {
 			continue
 		}
 		seen++
-		c, m := &t.slots[i].cell, t.momentAt(i, now)
-		if c.idle(m) {
+		c := &t.cells[i]
+		if c.idle(now) {
 			return i
 		}
-		rank := c.rank(m)
+		rank := c.rank(now)
 		if seen <= sampleSize {
 			// Not for the whole search, or in a flood of limited keys no key
 			// could ask again before the hand comes round.
@@ -127,15 +113,15 @@ func (t *table) victim(now int64) int {
 // sweep removes the keys that are idle at now and gives memory back if three
 // quarters of it would be unused.
 func (t *table) sweep(now int64) {
-	for i := 0; i < len(t.slots); {
-		if t.slots[i].hash != 0 && t.slots[i].cell.idle(t.momentAt(i, now)) {
+	for i := 0; i < len(t.hashes); {
+		if t.hashes[i] != 0 && t.cells[i].idle(now) {
 			// Another key may have come into slot i: look at it again.
 			t.remove(i)
 			continue
 		}
 		i++
 	}
-	if slots := max(minSlots, t.used*5/3); slots*4 < len(t.slots) {
+	if slots := max(minSlots, t.used*5/3); slots*4 < len(t.hashes) {
 		t.resize(slots)
 	}
 }
@@ -143,24 +129,24 @@ func (t *table) sweep(now int64) {
 func (t *table) resize(slots int) {
 	old := *t
 	*t = table{
-		slots:   make([]slot, slots),
-		windows: make([]uint32, slots),
-		most:    old.most,
+		hashes: make([]uint64, slots),
+		cells:  make([]cell, slots),
+		most:   old.most,
 	}
-	for i := range old.slots {
-		if old.slots[i].hash != 0 {
-			t.add(old.slots[i], old.windows[i])
+	for i, hash := range old.hashes {
+		if hash != 0 {
+			t.add(hash, old.cells[i])
 		}
 	}
 }
 
 func (t *table) home(hash uint64) int {
-	hi, _ := bits.Mul64(hash, uint64(len(t.slots)))
+	hi, _ := bits.Mul64(hash, uint64(len(t.hashes)))
 	return int(hi)
 }
 
 func (t *table) next(i int) int {
-	if i++; i < len(t.slots) {
+	if i++; i < len(t.hashes) {
 		return i
 	}
 	return 0

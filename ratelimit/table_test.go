@@ -13,7 +13,7 @@ func TestTableIsAMap(t *testing.T) {
 	for seed := range uint64(50) {
 		rnd := rand.New(rand.NewPCG(seed, 0))
 		keys := table{most: 300}
-		want := map[uint64]uint32{}
+		want := map[uint64]int64{}
 		for step := range 3000 {
 			// Few homes, one of them at the very end.
 			hash := ^uint64(0)<<(60+rnd.IntN(4)) | uint64(rnd.IntN(200)+1)
@@ -29,20 +29,20 @@ func TestTableIsAMap(t *testing.T) {
 				keys.remove(i)
 				delete(want, hash)
 			case !there && len(want) < keys.most:
-				keys.add(slot{hash: hash, cell: cell{number: uint32(step)}}, uint32(step))
-				want[hash] = uint32(step)
+				keys.add(hash, cell{start: int64(step), millis: 1})
+				want[hash] = int64(step)
 			}
-			if keys.used != len(want) || keys.used*5 > len(keys.slots)*4 {
-				t.Fatalf("seed %d step %d: %d used of %d slots, want %d", seed, step, keys.used, len(keys.slots), len(want))
+			if keys.used != len(want) || keys.used*5 > len(keys.hashes)*4 {
+				t.Fatalf("seed %d step %d: %d used of %d slots, want %d", seed, step, keys.used, len(keys.hashes), len(want))
 			}
 		}
-		for hash, step := range want {
-			if i := keys.find(hash); i < 0 || keys.slots[i].cell.number != step || keys.windows[i] != step {
+		for hash, start := range want {
+			if i := keys.find(hash); i < 0 || keys.cells[i].start != start {
 				t.Fatalf("seed %d: %x is lost", seed, hash)
 			}
 		}
-		if most := keys.most*5/4 + 1; len(keys.slots) > most {
-			t.Errorf("seed %d: %d slots, want at most %d", seed, len(keys.slots), most)
+		if most := keys.most*5/4 + 1; len(keys.hashes) > most {
+			t.Errorf("seed %d: %d slots, want at most %d", seed, len(keys.hashes), most)
 		}
 	}
 }
@@ -76,9 +76,9 @@ func TestRunsBounds(t *testing.T) {
 	}
 }
 
-func TestSlotIsOneCacheLine(t *testing.T) {
+func TestCellIsOneCacheLine(t *testing.T) {
 	t.Parallel()
-	if got := unsafe.Sizeof(slot{}); got != 64 {
+	if got := unsafe.Sizeof(cell{}); got != 64 {
 		t.Errorf("%d bytes", got)
 	}
 }
