@@ -38,6 +38,19 @@ type news struct {
 	announced int64  // the last revision that was announced
 	polled    int64  // the revision that the last poll has found
 	asked     bool   // the watcher is to look whatever was announced
+
+	marked int64  // the revision of the last poll
+	mark   string // what tells it apart from another one of that number
+}
+
+// replaced notes what a poll has found, and reports whether the number of the one before
+// stands for another change now.
+func (n *news) replaced(revision int64, mark string) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	was, old := n.marked, n.mark
+	n.marked, n.mark = revision, mark
+	return was == revision && old != mark
 }
 
 // tell wakes the watcher, which asks the store. Of several calls before it comes, it
