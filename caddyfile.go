@@ -37,6 +37,7 @@ func parseGlobalOption(d *caddyfile.Dispenser, earlier any) (any, error) {
 //
 //	isekai {
 //		store <dsn> {
+//			listen_dsn      <dsn>
 //			max_conns       <number>
 //			connect_timeout <duration>
 //			query_timeout   <duration>
@@ -93,6 +94,7 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 				return d.ArgErr()
 			}
 			return block(d, map[string]func() error{
+				"listen_dsn":      text(d, &a.Store.ListenDSN),
 				"max_conns":       number(d, &a.Store.MaxConns),
 				"connect_timeout": duration(d, &a.Store.ConnectTimeout),
 				"query_timeout":   duration(d, &a.Store.QueryTimeout),

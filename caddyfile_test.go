@@ -28,6 +28,7 @@ func TestCaddyfileApp(t *testing.T) {
 	cfg, err := adapt(t, `{
 	isekai {
 		store {env.ISEKAI_DATABASE_URL} {
+			listen_dsn {env.ISEKAI_LISTEN_URL}
 			max_conns 8
 			connect_timeout 2s
 			query_timeout 3s
@@ -77,7 +78,7 @@ func TestCaddyfileApp(t *testing.T) {
 	want := map[string]any{"isekai": map[string]any{
 		// The placeholder stays: what it stands for must not be in the configuration.
 		"store": map[string]any{
-			"dsn": "{env.ISEKAI_DATABASE_URL}", "max_conns": 8.0,
+			"dsn": "{env.ISEKAI_DATABASE_URL}", "max_conns": 8.0, "listen_dsn": "{env.ISEKAI_LISTEN_URL}",
 			"connect_timeout": 2 * second, "query_timeout": 3 * second, "poll_interval": second / 4,
 		},
 		"seed":         "routes.json",

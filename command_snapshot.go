@@ -79,8 +79,8 @@ to the database.`,
 				if err != nil {
 					return err
 				}
-				fmt.Fprintf(cmd.OutOrStdout(), "%s: %d route(s) and %d API key(s) at revision %d, saved %s\n",
-					path, len(s.Routes), len(s.Credentials), s.Revision, s.SavedAt.Format(time.RFC3339))
+				fmt.Fprintf(cmd.OutOrStdout(), "%s: %d route(s) at revision %d and %d API key(s), saved %s\n",
+					path, len(s.Routes), s.Revision, len(s.Credentials), s.SavedAt.Format(time.RFC3339))
 				return nil
 			},
 		})

@@ -26,6 +26,11 @@ type StoreConfig struct {
 	// after that: "sqlite://data/isekai.db".
 	DSN string `json:"dsn,omitempty"`
 
+	// Where to listen for changes, if dsn leads to a pooler that can't be listened
+	// through, such as PgBouncer in its mode transaction: the same database without it.
+	// One connection is made to it. Placeholders as in dsn. PostgreSQL only. Default: dsn.
+	ListenDSN string `json:"listen_dsn,omitempty"`
+
 	// The most connections to the database. Default: 16.
 	MaxConns int `json:"max_conns,omitempty"`
 
@@ -161,6 +166,7 @@ func (a *App) gatewayConfig() sharedConfig {
 	return sharedConfig{gateway.Config{
 		DSN: dsn,
 		Store: store.Options{
+			ListenDSN:      caddy.NewReplacer().ReplaceKnown(a.Store.ListenDSN, ""),
 			MaxConns:       a.Store.MaxConns,
 			ConnectTimeout: time.Duration(a.Store.ConnectTimeout),
 			QueryTimeout:   time.Duration(a.Store.QueryTimeout),

@@ -34,10 +34,24 @@ type news struct {
 	mu        sync.Mutex
 	listening bool   // what is committed is announced
 	server    string // the run of the database server that was listened to last
+	failed    bool   // to listen, at least once
 	from      int64  // the revision served once listening had begun
 	announced int64  // the last revision that was announced
 	polled    int64  // the revision that the last poll has found
 	asked     bool   // the watcher is to look whatever was announced
+
+	marked int64  // the revision of the last poll
+	mark   string // what tells it apart from another one of that number
+}
+
+// replaced notes what a poll has found, and reports whether the number of the one before
+// stands for another change now.
+func (n *news) replaced(revision int64, mark string) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	was, old := n.marked, n.mark
+	n.marked, n.mark = revision, mark
+	return was == revision && old != mark
 }
 
 // tell wakes the watcher, which asks the store. Of several calls before it comes, it
@@ -103,7 +117,7 @@ func (g *Gateway) listen(ctx context.Context) {
 			g.cfg.Log().Warn("not listening for changes of routes; the store is asked for them instead", zap.Error(err))
 		}
 		g.news.mu.Lock()
-		g.news.listening = false
+		g.news.listening, g.news.failed = false, true
 		g.news.mu.Unlock()
 		g.news.tell() // to poll more often from now on
 		// Anything from nothing to the whole, since a restarted server sees all
@@ -122,9 +136,10 @@ func (g *Gateway) listen(ctx context.Context) {
 // listenerReady catches up with what was committed while nobody listened.
 func (g *Gateway) listenerReady(server string) {
 	g.news.mu.Lock()
-	if g.news.server != "" && g.news.server != server {
+	if g.news.server != server && (g.news.server != "" || g.news.failed) {
 		// A standby that took over, or a dump that was restored, may have other changes
-		// under the same numbers.
+		// under the same numbers. Which server the routes were loaded from is not known
+		// if an attempt to listen has failed before the first one that did not.
 		g.stale.Store(true)
 	}
 	g.news.server = server

@@ -4,9 +4,11 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -77,6 +79,47 @@ func TestBehindPgBouncer(t *testing.T) {
 				t.Errorf("Load: %d rows at %d, %v", len(rows), revision, err)
 			}
 		})
+	}
+}
+
+// TestListenDSN has the pool and the listener on different ways to the database: what is
+// announced comes by the listener's.
+func TestListenDSN(t *testing.T) {
+	t.Parallel()
+	direct := pgtest.New(t)
+	named := func(name string) string {
+		u, err := url.Parse(direct)
+		if err != nil {
+			t.Fatal(err)
+		}
+		query := u.Query()
+		query.Set("application_name", name)
+		u.RawQuery = query.Encode()
+		return u.String()
+	}
+	g := open(t, named("pooled"), func(cfg *gateway.Config) {
+		cfg.PollInterval, cfg.Store.ListenDSN = time.Hour, named("apart")
+	})
+	p := openSQL(t, direct)
+	eventually(t, "there is a listener of the other name", func() bool {
+		var apart, pooled int
+		err := p.QueryRow(t.Context(), `SELECT count(*) FILTER (WHERE application_name = 'apart-listener'),
+			count(*) FILTER (WHERE application_name = 'pooled-listener') FROM pg_stat_activity WHERE datname = current_database()`).Scan(&apart, &pooled)
+		if err != nil || pooled > 0 {
+			t.Fatalf("%d listeners by the pool's DSN, %v", pooled, err)
+		}
+		return apart == 1
+	})
+	p.insert("/a")
+	eventually(t, "the change is served", func() bool { return g.match("/a") != nil })
+
+	for dsn, listen := range map[string]string{sqliteDSN(t): direct, direct: "postgres://user:secret@%zz/"} {
+		if g, err := gateway.Open(gateway.Config{DSN: dsn, Log: zap.NewNop, Store: store.Options{ListenDSN: listen}}); err == nil {
+			_ = g.Close()
+			t.Errorf("%s was opened with %s to listen to", dsn, listen)
+		} else if strings.Contains(err.Error(), "secret") {
+			t.Errorf("the error tells the password: %v", err)
+		}
 	}
 }
 

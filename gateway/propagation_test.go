@@ -176,28 +176,45 @@ func TestUnannouncedChanges(t *testing.T) {
 // After a failover or restore, the same numbers may stand for other changes.
 func TestAnotherServerIsLoadedAnew(t *testing.T) {
 	t.Parallel()
-	server := pgtest.NewServer(t)
-	net, through := newNetwork(t, server.DSN())
-	g := open(t, through, func(cfg *gateway.Config) { cfg.PollInterval = 50 * time.Millisecond })
-	p := openSQL(t, server.DSN())
-	listening(t, p, g)
+	for _, listened := range []bool{true, false} {
+		t.Run(fmt.Sprintf("listened before %t", listened), func(t *testing.T) {
+			t.Parallel()
+			server := pgtest.NewServer(t)
+			net, through := newNetwork(t, server.DSN())
+			listeners, apart := newNetwork(t, server.DSN())
+			if !listened {
+				listeners.refuse()
+			}
+			g := open(t, through, func(cfg *gateway.Config) { cfg.PollInterval, cfg.Store.ListenDSN = 50*time.Millisecond, apart })
+			p := openSQL(t, server.DSN())
+			listening(t, p, g)
+			eventually(t, "the listener is where it is to be", func() bool {
+				if !listened {
+					return g.logs.FilterMessageSnippet("not listening for changes of routes").Len() > 0
+				}
+				return p.count("SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE '%-listener' AND (query LIKE '%concat_ws%' OR query LIKE '%pg_listening_channels%')") > 0
+			})
 
-	net.refuse()
-	server.Stop(t)
-	server.Start(t)
-	p = openSQL(t, server.DSN())
-	p.exec("SET session_replication_role = replica",
-		"DELETE FROM routes WHERE path = '/second'",
-		"DELETE FROM revisions WHERE revision > 1",
-		"UPDATE revision_counter SET revision = 1",
-		"SET session_replication_role = origin")
-	p.insert("/other")
-	p.insert("/more")
-	net.thaw()
-	eventually(t, "the table is the other server's", func() bool {
-		return g.Table().Revision() == 3 && g.match("/first") != nil && g.match("/second") == nil &&
-			g.match("/other") != nil && g.match("/more") != nil
-	})
+			net.refuse()
+			listeners.refuse()
+			server.Stop(t)
+			server.Start(t)
+			p = openSQL(t, server.DSN())
+			p.exec("SET session_replication_role = replica",
+				"DELETE FROM routes WHERE path = '/second'",
+				"DELETE FROM revisions WHERE revision > 1",
+				"UPDATE revision_counter SET revision = 1",
+				"SET session_replication_role = origin")
+			p.insert("/other")
+			p.insert("/more")
+			net.thaw()
+			listeners.thaw()
+			eventually(t, "the table is the other server's", func() bool {
+				return g.Table().Revision() == 3 && g.match("/first") != nil && g.match("/second") == nil &&
+					g.match("/other") != nil && g.match("/more") != nil
+			})
+		})
+	}
 }
 
 func TestBulkChangeIsOneSwap(t *testing.T) {

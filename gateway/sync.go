@@ -74,12 +74,17 @@ func (g *Gateway) poll(ctx context.Context) error {
 	if table == nil || g.stale.Load() {
 		return g.sync(ctx)
 	}
-	revision, err := g.store.Revision(ctx)
+	revision, mark, err := g.store.RevisionMark(ctx)
 	if err != nil {
 		return fmt.Errorf("reading revision: %w", err)
 	}
 	g.heard(revision)
-	if revision != table.Revision() {
+	if g.news.replaced(revision, mark) {
+		g.cfg.Log().Warn("the store has another change under the number of the last one, as after a dump was restored; loading all routes",
+			zap.Int64("revision", revision))
+		g.stale.Store(true)
+	}
+	if revision != table.Revision() || g.stale.Load() {
 		return g.sync(ctx)
 	}
 	g.noteStore(nil)

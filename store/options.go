@@ -14,6 +14,10 @@ type Options struct {
 	// deadline. Default: 5s.
 	QueryTimeout time.Duration
 
+	// Where to listen for revisions, as a DSN that leads to the same database past a pooler
+	// that can't be listened through. PostgreSQL only. Default: the store's own DSN.
+	ListenDSN string
+
 	// Is told of every call of a kind in Call, how long it took, and whether it failed
 	// for a reason of the database's own. It must not block. Optional.
 	Observe func(call Call, took time.Duration, failed bool) `json:"-"`

@@ -38,6 +38,12 @@ func openPostgres(ctx context.Context, dsn string, opts Options) (Store, error) 
 	if err != nil {
 		return nil, err
 	}
+	listening := config
+	if opts.ListenDSN != "" {
+		if listening, err = parsePostgresDSN(opts.ListenDSN, opts); err != nil {
+			return nil, fmt.Errorf("listening: %w", err)
+		}
+	}
 	pool, err := pgxpool.NewWithConfig(ctx, config)
 	if err != nil {
 		return nil, fmt.Errorf("opening the store: %w", err)
@@ -70,7 +76,7 @@ func openPostgres(ctx context.Context, dsn string, opts Options) (Store, error) 
 			},
 			commitLazily: " RETURNING set_config('synchronous_commit', 'off', true)",
 			listen: func(ctx context.Context, heartbeat time.Duration, on Listener) error {
-				return listenPostgres(ctx, config.ConnConfig, heartbeat, on)
+				return listenPostgres(ctx, listening.ConnConfig, heartbeat, on)
 			},
 			lockMigrations: func(ctx context.Context) (func(), error) {
 				return lockPostgres(ctx, config.ConnConfig)

@@ -20,6 +20,14 @@ func (s *sqlStore) Revision(ctx context.Context) (int64, error) {
 	return revision, err
 }
 
+// RevisionMark implements Store. The mark is when the change was committed.
+func (s *sqlStore) RevisionMark(ctx context.Context) (revision int64, mark string, err error) {
+	err = s.query(ctx, "reading the revision", func(ctx context.Context, q querier) error {
+		return q.QueryRowContext(ctx, "SELECT revision, COALESCE(CAST(changed_at AS text), '') FROM revision_counter").Scan(&revision, &mark)
+	})
+	return revision, mark, err
+}
+
 // Load implements Store.
 func (s *sqlStore) Load(ctx context.Context) ([]*Route, int64, error) {
 	var (

@@ -22,6 +22,9 @@ const memory = ":memory:"
 // openSQLite opens the database at location, which is what follows "sqlite:" in
 // a DSN.
 func openSQLite(ctx context.Context, location string, opts Options) (Store, error) {
+	if opts.ListenDSN != "" {
+		return nil, errors.New("opening the store: there is nothing to listen to in SQLite; leave the DSN for listening out")
+	}
 	path := location
 	if path != memory {
 		var ok bool

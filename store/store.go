@@ -54,6 +54,10 @@ type Store interface {
 	// Revision returns the number of the last committed change, 0 before the first.
 	Revision(ctx context.Context) (int64, error)
 
+	// RevisionMark is Revision with what tells the change apart from another one of the
+	// same number, as there may be once a dump was restored.
+	RevisionMark(ctx context.Context) (revision int64, mark string, err error)
+
 	// Load returns all live routes, ordered by id, and the revision that they
 	// are at, both from one snapshot of the database.
 	Load(ctx context.Context) (routes []*Route, revision int64, err error)
