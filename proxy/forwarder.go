@@ -44,6 +44,12 @@ func (f *Forwarder) ServeHTTP(w http.ResponseWriter, r *http.Request) error {
 		call = new(Call)
 		r = r.WithContext(context.WithValue(r.Context(), CallKey{}, call))
 	}
+	if call.Interrupt != nil && r.ContentLength != 0 {
+		// http.Transport waits for a Read of the body, whose client may never send more,
+		// also when the exchange is over for another reason.
+		stop := context.AfterFunc(r.Context(), func() { call.Interrupt(true) })
+		defer stop()
+	}
 	whole := false
 	defer func() {
 		if !whole && call.span != nil {

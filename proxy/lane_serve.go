@@ -3,7 +3,6 @@ package proxy
 import (
 	"context"
 	"errors"
-	"io"
 	"net/http"
 	"time"
 
@@ -28,7 +27,8 @@ func (f *Forwarder) serveFast(w http.ResponseWriter, r *http.Request, call *Call
 		body, early := p.readBody(r, call)
 		switch {
 		case early != nil:
-			return false, early.Close()
+			early.leave()
+			return false, nil
 		case call.body.spoiled():
 			f.spoiled(w, r, call)
 			return true, nil
@@ -113,7 +113,7 @@ const bodyPatience = 20 * time.Millisecond
 
 // readBody reads a short body whole. If it does not come at once, the reader is
 // returned that goes on to read it, and shares it with the full lane.
-func (p *pool) readBody(r *http.Request, call *Call) (body []byte, early io.Closer) {
+func (p *pool) readBody(r *http.Request, call *Call) (body []byte, early *attempt) {
 	b := &replay{
 		source: r.Body, bound: maxLaneBody, interrupt: call.Interrupt,
 		once: r.ContentLength > p.retry.bodyMax, kept: make([]byte, 0, r.ContentLength),

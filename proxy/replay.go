@@ -43,7 +43,7 @@ func (b *replay) spoiled() bool {
 }
 
 // attempt returns the body from its start, for one target.
-func (b *replay) attempt() io.ReadCloser {
+func (b *replay) attempt() *attempt {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.interrupted && b.err == nil {
@@ -134,4 +134,12 @@ func (a *attempt) Close() error {
 		b.interrupt(true)
 	}
 	return nil
+}
+
+// leave ends the attempt and lets a Read of the source that is under way go on, for the
+// next one.
+func (a *attempt) leave() {
+	a.body.mu.Lock()
+	defer a.body.mu.Unlock()
+	a.closed = true
 }
