@@ -43,11 +43,11 @@ func TestReplay(t *testing.T) {
 			if b.again() != tt.again {
 				t.Fatalf("again says %v", b.again())
 			}
-			if n, err := first.Read(make([]byte, 1)); n != 0 || err == nil || err == io.EOF {
+			if n, err := first.Read(make([]byte, 1)); n != 0 || err == nil || errors.Is(err, io.EOF) {
 				t.Errorf("reading after Close gives %d, %v", n, err)
 			}
 			if !tt.again {
-				if n, err := b.attempt().Read(make([]byte, 1)); n != 0 || err == nil || err == io.EOF {
+				if n, err := b.attempt().Read(make([]byte, 1)); n != 0 || err == nil || errors.Is(err, io.EOF) {
 					t.Errorf("what can't be sent again gives %d, %v", n, err)
 				}
 				return
