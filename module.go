@@ -132,7 +132,7 @@ type App struct {
 	BodyMax int64 `json:"body_max,omitempty"`
 
 	// Whether simple requests to HTTP/1.1 upstreams are forwarded by the gateway's own
-	// client, which takes about half of the CPU time, instead of Caddy's reverse_proxy.
+	// client, which takes less CPU time, instead of Caddy's reverse_proxy.
 	// Both answer the same; set it to false to rule one out. Default: true.
 	FastLane *bool `json:"fast_lane,omitempty"`
 
