@@ -20,17 +20,7 @@ import (
 	"github.com/isekai-gateway/isekai/bench/internal/procs"
 )
 
-// The copies of this program that the benchmark starts are of the test's own here.
-func TestMain(m *testing.M) {
-	if is, err := peers.Work(context.Background()); is {
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		os.Exit(0)
-	}
-	os.Exit(m.Run())
-}
+func TestMain(m *testing.M) { peers.RunTests(m) }
 
 // The whole benchmark, in short rounds: every peer that is here starts, gives right
 // answers, and gets its row.
@@ -120,14 +110,6 @@ func TestFlags(t *testing.T) {
 		if err := run(context.Background(), args); err == nil {
 			t.Errorf("%v was accepted", args)
 		}
-	}
-}
-
-func TestCommand(t *testing.T) {
-	t.Parallel()
-	got := command("forward", []string{"-rounds", "3", "-postgres", "postgres://u:secret@h/d", "--program=/tmp/x", "-only", "Isekai"})
-	if want := "forward -rounds 3 -postgres ... -program ... -only Isekai"; got != want {
-		t.Errorf("got %q, want %q", got, want)
 	}
 }
 

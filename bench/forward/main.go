@@ -10,21 +10,13 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/isekai-gateway/isekai/bench/internal/peers"
 	"github.com/isekai-gateway/isekai/bench/internal/report"
 )
 
-func main() {
-	report.Main("forward", func(ctx context.Context, args []string) error {
-		if is, err := peers.Work(ctx); is {
-			return err
-		}
-		return run(ctx, args)
-	})
-}
+func main() { peers.Main("forward", run) }
 
 func run(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("forward", flag.ContinueOnError)
@@ -56,7 +48,7 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	text := render(s, all, todo, m, runInfo{command("go run ./forward", args), began})
+	text := render(s, all, todo, m, runInfo{report.Command("forward", args), began})
 	fmt.Println(text)
 	if *results == "-" {
 		return nil
@@ -70,24 +62,6 @@ func run(ctx context.Context, args []string) error {
 	}
 	fmt.Fprintf(os.Stderr, "wrote %s and %s, %v after the start\n", *results, plot, time.Since(began).Round(time.Second))
 	return nil
-}
-
-// command returns what was run, without what is of this machine only.
-func command(program string, args []string) string {
-	words := []string{program}
-	for i := 0; i < len(args); i++ {
-		name, _, joined := strings.Cut(strings.TrimLeft(args[i], "-"), "=")
-		switch name {
-		case "postgres", "program", "results":
-			words = append(words, "-"+name+" ...")
-			if !joined {
-				i++
-			}
-		default:
-			words = append(words, args[i])
-		}
-	}
-	return strings.Join(words, " ")
 }
 
 // runInfo is what a reader has to know of a run.

@@ -14,14 +14,7 @@ import (
 	"github.com/isekai-gateway/isekai/bench/internal/report"
 )
 
-func main() {
-	report.Main("tail", func(ctx context.Context, args []string) error {
-		if is, err := peers.Work(ctx); is {
-			return err
-		}
-		return run(ctx, args)
-	})
-}
+func main() { peers.Main("tail", run) }
 
 // settings is how much is measured.
 type settings struct {

@@ -19,17 +19,7 @@ import (
 	"github.com/isekai-gateway/isekai/bench/internal/procs"
 )
 
-// The copies of this program that the benchmark starts are of the test's own here.
-func TestMain(m *testing.M) {
-	if is, err := peers.Work(context.Background()); is {
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		os.Exit(0)
-	}
-	os.Exit(m.Run())
-}
+func TestMain(m *testing.M) { peers.RunTests(m) }
 
 // The whole benchmark, at a low rate: every proxy that is here has its row, and every
 // event takes place while the load runs.

@@ -98,21 +98,3 @@ func selected(all []group, only string) []group {
 		})
 	})
 }
-
-// shown returns arguments without what is of this machine only.
-func shown(args []string) []string {
-	var kept []string
-	for i := 0; i < len(args); i++ {
-		name, _, joined := strings.Cut(strings.TrimLeft(args[i], "-"), "=")
-		switch name {
-		case "postgres", "program", "results":
-			kept = append(kept, "-"+name+" ...")
-			if !joined {
-				i++
-			}
-		default:
-			kept = append(kept, args[i])
-		}
-	}
-	return kept
-}

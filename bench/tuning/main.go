@@ -13,14 +13,7 @@ import (
 	"github.com/isekai-gateway/isekai/bench/internal/report"
 )
 
-func main() {
-	report.Main("tuning", func(ctx context.Context, args []string) error {
-		if is, err := peers.Work(ctx); is {
-			return err
-		}
-		return run(ctx, args)
-	})
-}
+func main() { peers.Main("tuning", run) }
 
 // settings is how much is measured.
 type settings struct {
@@ -62,7 +55,7 @@ func run(ctx context.Context, args []string) error {
 	if len(todo) == 0 {
 		return fmt.Errorf("no group has %q in its name", s.only)
 	}
-	info := runInfo{command: report.Command("tuning", shown(args)), began: time.Now(), load: report.Load()}
+	info := runInfo{command: report.Command("tuning", args), began: time.Now(), load: report.Load()}
 	rig, err := peers.NewRig(ctx, s.program, s.postgres)
 	if err != nil {
 		return err

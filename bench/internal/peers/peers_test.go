@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -19,17 +18,7 @@ import (
 	"github.com/isekai-gateway/isekai/bench/internal/procs"
 )
 
-// The copies of this program that a rig starts are of the test's own here.
-func TestMain(m *testing.M) {
-	if is, err := Work(context.Background()); is {
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		os.Exit(0)
-	}
-	os.Exit(m.Run())
-}
+func TestMain(m *testing.M) { RunTests(m) }
 
 // script writes a program that stands for Caddy.
 func script(t *testing.T, text string) string {

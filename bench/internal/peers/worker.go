@@ -14,6 +14,7 @@ import (
 
 	"github.com/isekai-gateway/isekai/bench/internal/load"
 	"github.com/isekai-gateway/isekai/bench/internal/procs"
+	"github.com/isekai-gateway/isekai/bench/internal/report"
 )
 
 // workerVar tells a copy of this program what it is to be: each is a process, so that
@@ -26,6 +27,28 @@ const (
 	roleClosed  = "load"
 	roleOpen    = "open load"
 )
+
+// Main runs a program that uses a Rig, or as one of its copies does what that is to do.
+func Main(name string, run func(ctx context.Context, args []string) error) {
+	report.Main(name, func(ctx context.Context, args []string) error {
+		if is, err := Work(ctx); is {
+			return err
+		}
+		return run(ctx, args)
+	})
+}
+
+// RunTests runs the tests of such a program, whose copies are of the test's program.
+func RunTests(m interface{ Run() int }) {
+	if is, err := Work(context.Background()); is {
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
 
 // Work does what a program's copy is to do, and reports whether this process is one.
 // Programs that use a Rig call it before anything else.

@@ -23,9 +23,23 @@ func Main(name string, run func(ctx context.Context, args []string) error) {
 	}
 }
 
-// Command is how a program of this module was called.
+// Command is how a program of this module was called, without what is of this machine
+// only.
 func Command(name string, args []string) string {
-	return strings.Join(append([]string{"go run ./" + name}, args...), " ")
+	words := []string{"go run ./" + name}
+	for i := 0; i < len(args); i++ {
+		name, _, joined := strings.Cut(strings.TrimLeft(args[i], "-"), "=")
+		switch name {
+		case "postgres", "program", "results":
+			words = append(words, "-"+name+" ...")
+			if !joined {
+				i++
+			}
+		default:
+			words = append(words, args[i])
+		}
+	}
+	return strings.Join(words, " ")
 }
 
 // Publish prints a section and writes it into the Markdown file at path, unless that is
