@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"github.com/isekai-gateway/isekai/pipeline"
+	"github.com/isekai-gateway/isekai/proxy"
 	"github.com/isekai-gateway/isekai/routing"
 )
 
@@ -94,7 +95,7 @@ func (l *errorLog) note(f failed) {
 		if suppressed, ok := l.admit(failureKey{f.route, f.status}); ok {
 			l.logger.Log(level, "request failed", append(f.fields(), suppressed)...)
 		}
-	case f.status >= http.StatusBadRequest && f.status != statusClientClosedRequest:
+	case f.status >= http.StatusBadRequest && f.status != proxy.StatusClientClosedRequest:
 		l.refuse(f)
 	}
 }

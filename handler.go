@@ -13,6 +13,7 @@ import (
 
 	"github.com/isekai-gateway/isekai/cors"
 	"github.com/isekai-gateway/isekai/pipeline"
+	"github.com/isekai-gateway/isekai/proxy"
 	"github.com/isekai-gateway/isekai/routing"
 )
 
@@ -269,16 +270,12 @@ func outcome(r *http.Request, x *pipeline.Exchange, err error, panicked bool) in
 	}
 	switch {
 	case panicked && r.Context().Err() != nil:
-		return statusClientClosedRequest
+		return proxy.StatusClientClosedRequest
 	case panicked:
 		return http.StatusBadGateway
 	}
 	return x.Status()
 }
-
-// statusClientClosedRequest is what logs say of a client that went away before
-// it had its answer; it is nginx's number, which no client ever sees.
-const statusClientClosedRequest = 499
 
 // Interface guards
 var (

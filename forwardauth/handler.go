@@ -65,9 +65,6 @@ func (h *Handler) Cleanup() error {
 	return nil
 }
 
-// statusClientClosedRequest is what logs say of a client that went away.
-const statusClientClosedRequest = 499
-
 // ServeHTTP asks, and passes the request on or answers it.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	trusted, _ := caddyhttp.GetVar(r.Context(), caddyhttp.TrustedProxyVarKey).(bool)
@@ -77,7 +74,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	case err == nil:
 		return write(w, answer)
 	case r.Context().Err() != nil:
-		return caddyhttp.Error(statusClientClosedRequest, err)
+		return caddyhttp.Error(proxy.StatusClientClosedRequest, err)
 	case h.OnError == onErrorAllow && !isRefusal(err):
 		h.logger.Warn("letting a request pass without authorization", zap.Error(err))
 	case errors.Is(err, context.DeadlineExceeded):

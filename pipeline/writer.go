@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/isekai-gateway/isekai/cors"
+	"github.com/isekai-gateway/isekai/proxy"
 )
 
 // writer is the answer of one exchange: it sees the header before it leaves and
@@ -39,7 +40,7 @@ func (w *writer) WriteHeader(status int) {
 		return
 	case w.status != 0:
 		return
-	case status == 499 && w.exchange.awaited():
+	case status == proxy.StatusClientClosedRequest && w.exchange.awaited():
 		// reverse_proxy takes every cancellation, and every body that could not be
 		// read, for a client that went away. This one waits for its answer.
 		return

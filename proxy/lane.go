@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"sync"
 	"time"
@@ -121,7 +122,7 @@ func (l *lane) connect(ctx context.Context, address string) (*laneConn, error) {
 	config := l.tls
 	if config.ServerName == "" {
 		config = config.Clone()
-		config.ServerName = hostOf(address)
+		config.ServerName, _, _ = net.SplitHostPort(address) // a target's always has both
 	}
 	protocol, err := c.secure(ctx, config, tlsHandshakeTimeout)
 	if err != nil {

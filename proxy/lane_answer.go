@@ -37,10 +37,6 @@ func (f *Forwarder) send(x *laneExchange, w http.ResponseWriter) {
 				announced += announce(h, field.Value)
 			}
 			continue
-		case "Content-Length":
-			if _, given := h[field.Name]; given && sameBefore(x.head.Fields[:i], field.Name) {
-				continue
-			}
 		case "Content-Type":
 			stream = stream || isEventStream(field.Value)
 		case "Incremental":
@@ -78,16 +74,6 @@ func viaUs(minor int) string {
 		return "1.0 Caddy"
 	}
 	return "1.1 Caddy"
-}
-
-// sameBefore says whether a field of this name is among fields.
-func sameBefore(fields []http1.Field, name string) bool {
-	for i := range fields {
-		if fields[i].Name == name {
-			return true
-		}
-	}
-	return false
 }
 
 func isEventStream(contentType string) bool {

@@ -3,7 +3,6 @@ package proxy
 import (
 	"net"
 	"net/http"
-	"net/netip"
 	"strconv"
 	"strings"
 
@@ -217,16 +216,4 @@ func simpleHost(host string) bool {
 		}
 	}
 	return true
-}
-
-// hostOf is the host of an address, without the port.
-func hostOf(address string) string {
-	host, _, err := net.SplitHostPort(address)
-	if err != nil {
-		return address
-	}
-	if addr, err := netip.ParseAddr(host); err == nil {
-		return addr.String()
-	}
-	return host
 }

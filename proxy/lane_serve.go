@@ -89,14 +89,15 @@ func (f *Forwarder) serveFast(w http.ResponseWriter, r *http.Request, call *Call
 		return false, err
 	case errors.Is(err, context.Canceled):
 		// The client has left, or the exchange was ended: as reverse_proxy has it.
-		w.WriteHeader(statusClientClosed)
+		w.WriteHeader(StatusClientClosedRequest)
 		return true, nil
 	}
 	return true, statusOf(err)
 }
 
-// statusClientClosed is what reverse_proxy answers a client that has left, and logs see.
-const statusClientClosed = 499
+// StatusClientClosedRequest is what logs say of a client that went away before it had its
+// answer, in Caddy's reverse_proxy too; it is nginx's number, which no client ever sees.
+const StatusClientClosedRequest = 499
 
 // statusOf is the answer to a request whose last try has failed.
 func statusOf(err error) error {
@@ -146,7 +147,7 @@ func (f *Forwarder) spoiled(w http.ResponseWriter, r *http.Request, call *Call) 
 	if r.Context().Err() == nil {
 		call.spoiled = call.body.err
 	}
-	w.WriteHeader(statusClientClosed)
+	w.WriteHeader(StatusClientClosedRequest)
 }
 
 // traceTo begins the span of a try, and returns the request that names it.

@@ -23,7 +23,8 @@ type Head struct {
 	// Minor is the minor version: 0 or 1.
 	Minor int
 
-	// Fields are the lines of the header in their order.
+	// Fields are the lines of the header in their order. Of equal lines with
+	// Content-Length there is the first.
 	Fields []Field
 
 	// Length is that of the body by Content-Length; -1 if there is none.
@@ -112,10 +113,13 @@ func (h *Head) parse(text string) error {
 		if err != nil {
 			return err
 		}
+		again := field.Name == "Content-Length" && h.Length >= 0
 		if err := h.note(field); err != nil {
 			return err
 		}
-		h.Fields = append(h.Fields, field)
+		if !again {
+			h.Fields = append(h.Fields, field)
+		}
 	}
 	if h.Minor == 0 {
 		h.Close = true
