@@ -148,7 +148,7 @@ func TestRun(t *testing.T) {
 	}
 	for _, want := range []string{
 		"<!-- limiter: begin -->", "<!-- limiter: end -->",
-		"`go run ./limiter " + strings.Join(args, " ") + "`",
+		"`go run ./limiter -rounds 2 -keys 2000 -decisions 4000 -results ...`",
 		"| isekai, Limiter.Allow ", "| caddy-ratelimit", "| throttled", "| go-limiter", "| ulule/limiter", "| x/time/rate",
 		"of 2 rounds", "* Load average before it: ", "1.00 x", "* Error: ",
 	} {
