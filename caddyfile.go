@@ -160,6 +160,16 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			a.FastLane = &on
 			return nil
 		},
+		"gc_headroom": func() error {
+			a.GCHeadroom = new(int64)
+			if d.CountRemainingArgs() == 1 && d.NextArg() {
+				if d.Val() == "off" {
+					return nil
+				}
+				d.Prev()
+			}
+			return size(d, a.GCHeadroom)()
+		},
 	})
 }
 

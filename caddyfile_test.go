@@ -68,6 +68,7 @@ func TestCaddyfileApp(t *testing.T) {
 		drain_timeout 1m
 		max_concurrent 100
 		fast_lane off
+		gc_headroom 16MiB
 		body_max 10MB
 	}
 }`)
@@ -100,6 +101,7 @@ func TestCaddyfileApp(t *testing.T) {
 		"drain_timeout":     60 * second,
 		"max_concurrent":    100.0,
 		"fast_lane":         false,
+		"gc_headroom":       float64(16 << 20),
 		"body_max":          10e6,
 	}}
 	if diff := cmp.Diff(want, cfg["apps"]); diff != "" {
@@ -153,6 +155,9 @@ func TestCaddyfileErrorsNameTheirLine(t *testing.T) {
 		"not a number":        {app("\t\tmax_concurrent many"), `max_concurrent must be a whole number, not "many", at Caddyfile:3`},
 		"negative number":     {app("\t\tmax_concurrent -1"), "whole number"},
 		"neither on nor off":  {app("\t\tfast_lane maybe"), `fast_lane must be on or off, not "maybe", at Caddyfile:3`},
+		"no headroom":         {app("\t\tgc_headroom"), "wrong argument count"},
+		"not a headroom":      {app("\t\tgc_headroom on"), `gc_headroom must be a size such as 10MB or 64KiB, not "on", at Caddyfile:3`},
+		"two headrooms":       {app("\t\tgc_headroom off off"), "wrong argument count"},
 		"not a size":          {app("\t\tbody_max large"), `body_max must be a size such as 10MB or 64KiB, not "large", at Caddyfile:3`},
 		"zero size":           {app("\t\tbody_max 0"), "must be a size"},
 		"negative size":       {app("\t\tbody_max -1"), "must be a size"},
@@ -180,18 +185,19 @@ func TestBadSettingsAreRefused(t *testing.T) {
 		edit func(cfg map[string]any)
 		want string
 	}{
-		"unknown plugin":  {func(cfg map[string]any) { isekaiApp(cfg)["plugins"] = []string{"nope"} }, `plugin "nope" is not`},
-		"bad range":       {func(cfg map[string]any) { isekaiApp(cfg)["targets"] = route{"deny": []string{"ten"}} }, "targets.deny"},
-		"negative":        {func(cfg map[string]any) { isekaiApp(cfg)["max_concurrent"] = -1 }, "max_concurrent must not be negative"},
-		"negative size":   {func(cfg map[string]any) { isekaiApp(cfg)["body_max"] = -1 }, "body_max must not be negative"},
-		"negative time":   {func(cfg map[string]any) { isekaiApp(cfg)["drain_timeout"] = -1 }, "drain_timeout must not be negative"},
-		"bad DSN":         {func(cfg map[string]any) { isekaiApp(cfg)["store"] = route{"dsn": "mysql://x"} }, "opening store"},
-		"bad backend":     {func(cfg map[string]any) { isekaiApp(cfg)["rate_limit"] = route{"backend": route{"name": "etcd"}} }, "rate_limit: unknown rate limit backend"},
-		"not shared":      {func(cfg map[string]any) { isekaiApp(cfg)["rate_limit"] = route{"backend": route{"name": "store"}} }, "needs a store in PostgreSQL"},
-		"bad on_error":    {func(cfg map[string]any) { isekaiApp(cfg)["rate_limit"] = route{"on_error": "x"} }, "rate_limit: on_error"},
-		"bad limit style": {func(cfg map[string]any) { isekaiApp(cfg)["rate_limit"] = route{"headers": "x"} }, "rate_limit.headers"},
-		"missing seed":    {func(cfg map[string]any) { isekaiApp(cfg)["seed"] = "/no/such/file" }, "reading seed file"},
-		"handler, no app": {func(cfg map[string]any) { delete(cfg["apps"].(map[string]any), "isekai") }, "needs the isekai app"},
+		"unknown plugin":    {func(cfg map[string]any) { isekaiApp(cfg)["plugins"] = []string{"nope"} }, `plugin "nope" is not`},
+		"bad range":         {func(cfg map[string]any) { isekaiApp(cfg)["targets"] = route{"deny": []string{"ten"}} }, "targets.deny"},
+		"negative":          {func(cfg map[string]any) { isekaiApp(cfg)["max_concurrent"] = -1 }, "max_concurrent must not be negative"},
+		"negative headroom": {func(cfg map[string]any) { isekaiApp(cfg)["gc_headroom"] = -1 }, "gc_headroom must not be negative"},
+		"negative size":     {func(cfg map[string]any) { isekaiApp(cfg)["body_max"] = -1 }, "body_max must not be negative"},
+		"negative time":     {func(cfg map[string]any) { isekaiApp(cfg)["drain_timeout"] = -1 }, "drain_timeout must not be negative"},
+		"bad DSN":           {func(cfg map[string]any) { isekaiApp(cfg)["store"] = route{"dsn": "mysql://x"} }, "opening store"},
+		"bad backend":       {func(cfg map[string]any) { isekaiApp(cfg)["rate_limit"] = route{"backend": route{"name": "etcd"}} }, "rate_limit: unknown rate limit backend"},
+		"not shared":        {func(cfg map[string]any) { isekaiApp(cfg)["rate_limit"] = route{"backend": route{"name": "store"}} }, "needs a store in PostgreSQL"},
+		"bad on_error":      {func(cfg map[string]any) { isekaiApp(cfg)["rate_limit"] = route{"on_error": "x"} }, "rate_limit: on_error"},
+		"bad limit style":   {func(cfg map[string]any) { isekaiApp(cfg)["rate_limit"] = route{"headers": "x"} }, "rate_limit.headers"},
+		"missing seed":      {func(cfg map[string]any) { isekaiApp(cfg)["seed"] = "/no/such/file" }, "reading seed file"},
+		"handler, no app":   {func(cfg map[string]any) { delete(cfg["apps"].(map[string]any), "isekai") }, "needs the isekai app"},
 		"bad health path": {func(cfg map[string]any) {
 			siteOf(cfg)["routes"] = handle(route{"handler": "isekai", "health_path": "up"})
 		}, "health_path must start with a slash"},
@@ -237,5 +243,16 @@ func TestExampleServersAreLean(t *testing.T) {
 		if server["logs"] != nil || server["metrics"] != nil {
 			t.Errorf("%s has an access log or metrics: %v, %v", name, server["logs"], server["metrics"])
 		}
+	}
+}
+
+func TestCaddyfileWithoutHeadroom(t *testing.T) {
+	t.Parallel()
+	cfg, err := adapt(t, "{\n\tisekai {\n\t\tgc_headroom off\n\t}\n}\n:8080 {\n\tisekai\n}\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := isekaiApp(cfg)["gc_headroom"]; got != 0.0 {
+		t.Errorf("gc_headroom is %v", got)
 	}
 }

@@ -55,8 +55,9 @@ var gatewayMetrics = []*prometheus.Desc{
 // collector reads metrics when they are asked for. It belongs to one configuration, and
 // what it reads to the process, so that a reload sets no counter back.
 type collector struct {
-	gateway *gateway.Gateway
-	pools   func() []proxy.PoolStatus
+	gateway      *gateway.Gateway
+	pools        func() []proxy.PoolStatus
+	certificates *certificateSurvey
 }
 
 // registerMetrics adds the app's metrics to those of its configuration.
@@ -66,7 +67,7 @@ func registerMetrics(ctx caddy.Context, c collector) error {
 
 // Describe implements prometheus.Collector.
 func (collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range slices.Concat(gatewayMetrics, trafficMetrics, storeMetrics, upstreamMetrics) {
+	for _, d := range slices.Concat(gatewayMetrics, trafficMetrics, storeMetrics, upstreamMetrics, certificateMetrics) {
 		ch <- d
 	}
 }
@@ -77,6 +78,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	collectTraffic(ch, c.gateway)
 	collectStore(ch, c.gateway)
 	collectUpstreams(ch, c.pools())
+	c.certificates.collect(ch)
 }
 
 func collectGateway(ch chan<- prometheus.Metric, g *gateway.Gateway) {

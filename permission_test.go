@@ -175,6 +175,20 @@ func TestHostsShowCertificates(t *testing.T) {
 	if unasked.Host != "unasked.perm.test" || unasked.Routes != 1 || len(unasked.Certificates) != 0 {
 		t.Errorf("%+v", unasked)
 	}
+
+	families := s.families()
+	for name, want := range map[string]time.Time{
+		"isekai_certificate_not_before_timestamp_seconds": shown.Certificates[0].NotBefore,
+		"isekai_certificate_not_after_timestamp_seconds":  shown.Certificates[0].NotAfter,
+	} {
+		f := families[name]
+		if m := metric(f, "shown.perm.test"); m == nil || int64(m.Gauge.GetValue()) != want.Unix() || len(f.Metric) != 1 {
+			t.Errorf("%v, want one of %v", f, want)
+		}
+	}
+	if m := metric(families["isekai_certificate_failing_hosts"]); m == nil || m.Gauge.GetValue() != 0 {
+		t.Errorf("%v", families["isekai_certificate_failing_hosts"])
+	}
 }
 
 // TestHostsWithoutTLS asks a configuration in which Caddy has no certificates at all.

@@ -131,6 +131,9 @@ func (a *App) validate() error {
 			return fmt.Errorf("%s must not be negative", name)
 		}
 	}
+	if a.GCHeadroom != nil && *a.GCHeadroom < 0 {
+		return errors.New("gc_headroom must not be negative; 0 is none")
+	}
 	if _, err := snapshotKey(a.SnapshotKey); err != nil {
 		return fmt.Errorf("snapshot_key %w", err)
 	}

@@ -178,6 +178,10 @@ func (x *laneExchange) begin(w http.ResponseWriter, r *http.Request, l *lane, ad
 			return nil
 		}
 		x.drop()
+		if errors.Is(err, errGone) && ctx.Err() == nil {
+			x.conn = l.conns.get(address)
+			continue
+		}
 		// The target may have closed the connection while it was idle, which is no
 		// failure of the request: another connection tells. It may also have taken the
 		// request and failed, so that this is only for what may be repeated.
@@ -199,7 +203,7 @@ func ended(ctx context.Context, err error) error {
 func (x *laneExchange) try(w http.ResponseWriter, r *http.Request) (begun bool, err error) {
 	c := x.conn
 	x.stop = context.AfterFunc(r.Context(), c.interrupt)
-	if _, err := c.Write(x.request.bytes); err != nil {
+	if err := c.send(x.request.bytes); err != nil {
 		return false, fmt.Errorf("sending the request: %w", err)
 	}
 	c.wait(x.lane.header)

@@ -20,9 +20,11 @@ type laneConn struct {
 	// interrupt ends all waiting for the target. It is made once, for context.AfterFunc.
 	interrupt func()
 
-	mu    sync.Mutex // guards deadlines
-	cut   bool       // interrupted: it has no other deadline any more
-	timed bool       // it has a deadline
+	unsent []byte // a request that the next Read sends
+
+	mu    sync.Mutex    // guards deadlines
+	cut   bool          // interrupted: it has no other deadline any more
+	bound time.Duration // of reads, 0 for none
 }
 
 // longAgo is a deadline that has passed.
@@ -54,7 +56,7 @@ func (c *laneConn) secure(ctx context.Context, config *tls.Config, timeout time.
 
 // wait bounds how long reads may take from now on; 0 lifts the bound.
 func (c *laneConn) wait(d time.Duration) {
-	if d == 0 && !c.timed {
+	if d == 0 && c.bound == 0 {
 		return
 	}
 	c.mu.Lock()
@@ -66,8 +68,45 @@ func (c *laneConn) wait(d time.Duration) {
 	if d > 0 {
 		until = time.Now().Add(d)
 	}
-	c.timed = d > 0
+	c.bound = d
 	_ = c.SetReadDeadline(until)
+}
+
+// errGone says that an idle connection can't be used, and that nothing was sent on it:
+// it was closed, or something has come that nobody has asked for.
+var errGone = errors.New("the connection is closed, or has an answer to no request")
+
+// send sends a request, on a connection that was idle only if it is alive. Without TLS
+// it is left to the next Read, which does both and waits for the answer in one.
+func (c *laneConn) send(request []byte) error {
+	switch {
+	case !c.reused:
+	case c.Conn == c.probe && c.probe.raw.canExchange():
+		c.unsent = request
+		return nil
+	case !c.alive():
+		return errGone
+	}
+	_, err := c.Write(request)
+	return err
+}
+
+// Read implements net.Conn.
+func (c *laneConn) Read(p []byte) (int, error) {
+	if c.unsent == nil {
+		return c.Conn.Read(p)
+	}
+	request := c.unsent
+	c.unsent = nil
+	n, sent, err := c.probe.raw.exchange(request, p)
+	if sent == len(request) || err != nil {
+		return n, err
+	}
+	if _, err := c.Write(request[sent:]); err != nil {
+		return 0, err
+	}
+	c.wait(c.bound) // which begins now
+	return c.Conn.Read(p)
 }
 
 // alive says whether an idle connection can be used: whether it is open, and nothing
@@ -75,7 +114,7 @@ func (c *laneConn) wait(d time.Duration) {
 func (c *laneConn) alive() bool {
 	c.probe.now = true
 	var b [1]byte
-	n, err := c.Read(b[:])
+	n, err := c.Conn.Read(b[:])
 	c.probe.now = false
 	return n == 0 && errors.Is(err, errNothingYet)
 }
@@ -117,24 +156,19 @@ type laneConns struct {
 // sweepInterval is how often idle connections are looked at.
 const sweepInterval = 10 * time.Second
 
-// get returns an idle connection that can be used, nil if there is none.
+// get returns an idle connection, which may have been closed meanwhile, nil if there is
+// none.
 func (p *laneConns) get(address string) *laneConn {
-	for {
-		p.mu.Lock()
-		list := p.idle[address]
-		if len(list) == 0 {
-			p.mu.Unlock()
-			return nil
-		}
-		c := list[len(list)-1]
-		list[len(list)-1] = nil
-		p.idle[address] = list[:len(list)-1]
-		p.mu.Unlock()
-		if c.alive() {
-			return c
-		}
-		_ = c.Close()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	list := p.idle[address]
+	if len(list) == 0 {
+		return nil
 	}
+	c := list[len(list)-1]
+	list[len(list)-1] = nil
+	p.idle[address] = list[:len(list)-1]
+	return c
 }
 
 // put keeps a connection for the next exchange.

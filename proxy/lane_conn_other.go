@@ -32,3 +32,9 @@ func (r rawReader) readNow(p []byte) (int, error) {
 	}
 	return n, err
 }
+
+// canExchange says whether exchange can be called.
+func (rawReader) canExchange() bool { return false }
+
+// exchange is not there on this system.
+func (rawReader) exchange(_, _ []byte) (n, sent int, err error) { return 0, 0, errors.ErrUnsupported }

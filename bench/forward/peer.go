@@ -25,6 +25,7 @@ const (
 	nameDirect     = "direct to the backend"
 	nameCaddy      = "Caddy reverse_proxy"
 	nameCaddyTuned = "Caddy, Isekai's server options"
+	nameCaddyGC    = "Caddy, GOGC=400"
 	nameCaddyLog   = "Caddy, access log"
 	nameFull       = "Isekai, full lane"
 	nameFast       = "Isekai, fast lane"
@@ -52,6 +53,7 @@ func allPeers() []peer {
 		{name: "Traefik", routes: 1, start: peers.Traefik, absent: peers.Installed("traefik")},
 		{name: nameCaddy, routes: 1, start: peers.Caddy(peers.CaddySite{}), absent: peers.Here},
 		{name: nameCaddyTuned, routes: 1, plain: true, start: peers.Caddy(peers.CaddySite{Tuned: true}), absent: peers.Here},
+		{name: nameCaddyGC, routes: 1, plain: true, start: peers.Caddy(peers.CaddySite{Env: []string{"GOGC=400"}}), absent: peers.Here},
 		{name: nameCaddyLog, routes: 1, plain: true, start: peers.Caddy(peers.CaddySite{AccessLog: true}), absent: peers.Here},
 		{name: nameFull, ours: true, routes: 1, start: peers.Isekai(peers.Gateway{Routes: 1, FullLane: true}), absent: peers.Here},
 		{name: nameFast, ours: true, routes: 1, start: peers.Isekai(peers.Gateway{Routes: 1}), absent: peers.HasFastLane},

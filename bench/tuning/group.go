@@ -73,9 +73,14 @@ const pgoGroup = "pgo"
 
 func collectors(g gateway) []variant {
 	of := func(env ...string) gateway { return with(g, func(g *gateway) { g.Env = env }) }
+	headroom := func(value string) gateway {
+		return with(g, func(g *gateway) { g.App = append(slices.Clone(g.App), "gc_headroom "+value) })
+	}
 	return []variant{
-		{"GOGC=100 (default)", of("GOGC=100", "GOMEMLIMIT=off")},
-		{"GOGC=200", of("GOGC=200", "GOMEMLIMIT=off")},
+		{"gc_headroom 64MiB (default)", g},
+		{"gc_headroom off", headroom("off")},
+		{"gc_headroom 16MiB", headroom("16MiB")},
+		{"gc_headroom 256MiB", headroom("256MiB")},
 		{"GOGC=400", of("GOGC=400", "GOMEMLIMIT=off")},
 		{"GOGC=off GOMEMLIMIT=256MiB", of("GOGC=off", "GOMEMLIMIT=256MiB")},
 	}

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 // alertCase is a fault: what it makes of the samples of a sound fleet at the nth scrape
@@ -124,7 +125,11 @@ var alertCases = []alertCase{
 	)},
 	{alert: "IsekaiRequestLogFills", fault: set(60_000, "isekai_request_log_queued", "instance", first)},
 	{alert: "IsekaiRequestLogDrops", fault: grow(2, "isekai_request_log_dropped_total", "instance", first)},
+	{alert: "IsekaiCertificateExpires", fault: set(unix(began.Add(time.Hour)), "isekai_certificate_not_after_timestamp_seconds", "instance", first)},
+	{alert: "IsekaiCertificateFails", fault: set(2, "isekai_certificate_failing_hosts", "instance", first)},
 }
+
+func unix(at time.Time) float64 { return float64(at.Unix()) }
 
 // sound returns samples of a fleet in which nothing is wrong or happens.
 func sound(f fleet) []sample {
@@ -132,6 +137,8 @@ func sound(f fleet) []sample {
 	set(1, "isekai_upstream_healthy")(samples, 0)
 	set(1, "isekai_table_age_seconds")(samples, 0)
 	set(0, "isekai_request_log_queued")(samples, 0)
+	set(unix(began.Add(-10*time.Hour)), "isekai_certificate_not_before_timestamp_seconds")(samples, 0)
+	set(unix(began.Add(20*time.Hour)), "isekai_certificate_not_after_timestamp_seconds")(samples, 0)
 	return set(100, "isekai_revision")(samples, 0)
 }
 

@@ -77,7 +77,8 @@ func startGateway(t testing.TB, dsn string) *gateway {
 	caddyfile := filepath.Join(dir, "Caddyfile")
 	text := fmt.Sprintf(`{
 	admin %s
-	auto_https off
+	auto_https disable_redirects
+	skip_install_trust
 	grace_period 2s
 	persist_config off
 	storage file_system %q
@@ -100,11 +101,16 @@ http://:%s {
 	bind 127.0.0.1
 	isekai
 }
+https://shop.example:%s {
+	bind 127.0.0.1
+	tls internal
+	isekai
+}
 http://:%s {
 	bind 127.0.0.1
 	metrics /metrics
 }
-`, g.admin, filepath.Join(dir, "caddy"), dsn, port(g.site), port(g.metrics))
+`, g.admin, filepath.Join(dir, "caddy"), dsn, port(g.site), port(freeAddress(t)), port(g.metrics))
 	if err := os.WriteFile(caddyfile, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -97,6 +98,15 @@ func runFleet(t *testing.T) fleet {
 		want, got := a.call(http.MethodGet, "/health", nil, http.StatusOK)["revision"], b.call(http.MethodGet, "/health", nil, http.StatusOK)["revision"]
 		if got != want {
 			return fmt.Errorf("it is at revision %v, the first at %v", got, want)
+		}
+		return nil
+	})
+	eventually(t, "both have the certificate of shop.example", func() error {
+		for i, g := range gateways {
+			has := func(s sample) bool { return s.name() == "isekai_certificate_not_after_timestamp_seconds" && s.with("host", "shop.example") }
+			if !slices.ContainsFunc(g.scrape(f.instances[i]), has) {
+				return fmt.Errorf("gateway %d has not", i+1)
+			}
 		}
 		return nil
 	})

@@ -27,6 +27,7 @@ const ServerOptions = `
 type CaddySite struct {
 	Tuned     bool // with ServerOptions
 	AccessLog bool // into a file
+	Env       []string
 }
 
 // Caddy is Caddy's reverse_proxy, by the program that Isekai is linked into.
@@ -39,7 +40,7 @@ func Caddy(s CaddySite) Start {
 		if s.AccessLog {
 			site = fmt.Sprintf("\tlog {\n\t\toutput file %q {\n\t\t\troll_disabled\n\t\t}\n\t}\n", filepath.Join(dir, "access.log")) + site
 		}
-		return runCaddy(ctx, r, dir, caddyRun{program: r.Program, global: global, site: site})
+		return runCaddy(ctx, r, dir, caddyRun{program: r.Program, global: global, site: site, env: s.Env})
 	}
 }
 
