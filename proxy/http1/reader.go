@@ -26,8 +26,10 @@ const (
 	// MaxHeader bounds a header, and a trailer, in bytes.
 	MaxHeader = 256 << 10
 
-	// initialBuffer is enough for most headers, and short answers.
-	initialBuffer = 4 << 10
+	// initialBuffer is enough for most headers, and short answers: what comes with the
+	// header goes to the client at once, and each part of an answer costs net/http's
+	// server a write of its own.
+	initialBuffer = 16 << 10
 
 	// MaxKeptBuffer is the largest buffer that a Reader keeps through Reset.
 	MaxKeptBuffer = 16 << 10
