@@ -81,7 +81,7 @@ func TestColdStartWithSilentStore(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "snapshot.json")
 	row := store.NewRoute("/saved", "http://127.0.0.1:1")
 	row.ID = 1
-	if err := snapshot.Write(path, snapshot.Snapshot{Revision: 1, Routes: []*store.Route{row}}, nil); err != nil {
+	if err := snapshot.Write(path, snapshot.Snapshot{Revision: 1, Routes: []*store.Route{row}}, nil, nil); err != nil {
 		t.Fatal(err)
 	}
 	ln, err := net.Listen("tcp", "127.0.0.1:0")

@@ -89,7 +89,8 @@ type keyLine struct {
 
 // Write replaces the file at path, as a whole or not at all. It makes the folder if
 // there is none. The file is sealed with the key, of KeySize bytes, if there is one.
-func Write(path string, s Snapshot, key []byte) (err error) {
+// Between its lines rest is called, which may sleep; nil is no rest.
+func Write(path string, s Snapshot, key []byte, rest func()) (err error) {
 	dir := filepath.Dir(path)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("making the snapshot's folder: %w", err)
@@ -105,7 +106,7 @@ func Write(path string, s Snapshot, key []byte) (err error) {
 			_ = os.Remove(f.Name())
 		}
 	}()
-	if err := encode(f, s, key); err != nil {
+	if err := encode(f, s, key, rest); err != nil {
 		return fmt.Errorf("writing a snapshot: %w", err)
 	}
 	// The name must not lead to less than the whole after a crash of the machine.
@@ -121,7 +122,7 @@ func Write(path string, s Snapshot, key []byte) (err error) {
 	return nil
 }
 
-func encode(w io.Writer, s Snapshot, key []byte) error {
+func encode(w io.Writer, s Snapshot, key []byte, rest func()) error {
 	h := header{Format: Format, Revision: s.Revision, Routes: len(s.Routes), Keys: len(s.Credentials), SavedAt: time.Now().UTC()}
 	var lines *sealer
 	if len(key) > 0 {
@@ -133,6 +134,9 @@ func encode(w io.Writer, s Snapshot, key []byte) error {
 	sum := sha256.New()
 	buffered := bufio.NewWriterSize(w, 64<<10)
 	write := func(value any, lines *sealer) error {
+		if rest != nil {
+			rest()
+		}
 		text, err := json.Marshal(value)
 		if err != nil {
 			return err

@@ -30,7 +30,7 @@ func routes() []*store.Route {
 func write(t *testing.T) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "new", "snapshot.json")
-	if err := snapshot.Write(path, snapshot.Snapshot{Revision: 7, Routes: routes()}, nil); err != nil {
+	if err := snapshot.Write(path, snapshot.Snapshot{Revision: 7, Routes: routes()}, nil, nil); err != nil {
 		t.Fatal(err)
 	}
 	return path
@@ -57,7 +57,7 @@ func TestWhatIsWrittenIsRead(t *testing.T) {
 		t.Errorf("mode %s", info.Mode())
 	}
 	// The next one replaces it and leaves nothing beside it.
-	if err := snapshot.Write(path, snapshot.Snapshot{Revision: 8}, nil); err != nil {
+	if err := snapshot.Write(path, snapshot.Snapshot{Revision: 8}, nil, nil); err != nil {
 		t.Fatal(err)
 	}
 	if got, err := snapshot.Read(path, nil); err != nil || got.Revision != 8 || len(got.Routes) != 0 {
@@ -147,7 +147,7 @@ func TestSealed(t *testing.T) {
 	}}
 	for name, key := range map[string][]byte{"in the clear": nil, "sealed": key} {
 		path := filepath.Join(t.TempDir(), "snapshot.json")
-		if err := snapshot.Write(path, snapshot.Snapshot{Revision: 7, Routes: routes(), Credentials: credentials}, key); err != nil {
+		if err := snapshot.Write(path, snapshot.Snapshot{Revision: 7, Routes: routes(), Credentials: credentials}, key, nil); err != nil {
 			t.Fatal(err)
 		}
 		got, err := snapshot.Read(path, key)

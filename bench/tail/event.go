@@ -87,11 +87,11 @@ func again(ctx context.Context, do func(ctx context.Context, n int) error) ([]wi
 	return all, nil
 }
 
-// A gateway writes its snapshot twenty times as long after a change as writing the last
+// A gateway writes its snapshot four times as long after a change as writing the last
 // one took, and at the earliest after a second (snapshotShare and DefaultSnapshotDelay
 // in package gateway). So the change comes before the load.
 const (
-	snapshotShare    = 20
+	snapshotShare    = 4
 	snapshotDelay    = time.Second
 	snapshotPatience = 2 * time.Minute
 )

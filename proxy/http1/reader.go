@@ -98,7 +98,10 @@ func (r *Reader) line(bound int, wait bool) (line []byte, ok bool, err error) {
 	for {
 		if i := bytes.IndexByte(r.buf[r.r+scanned:r.w], '\n'); i >= 0 {
 			i += r.r + scanned
-			if i == r.r || r.buf[i-1] != '\r' {
+			switch {
+			case i-r.r > bound:
+				return nil, false, ErrTooLarge
+			case i == r.r || r.buf[i-1] != '\r':
 				return nil, false, malformed("a line ends without CR")
 			}
 			line = r.buf[r.r : i-1]
