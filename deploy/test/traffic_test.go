@@ -103,7 +103,9 @@ func runFleet(t *testing.T) fleet {
 	})
 	eventually(t, "both have the certificate of shop.example", func() error {
 		for i, g := range gateways {
-			has := func(s sample) bool { return s.name() == "isekai_certificate_not_after_timestamp_seconds" && s.with("host", "shop.example") }
+			has := func(s sample) bool {
+				return s.name() == "isekai_certificate_not_after_timestamp_seconds" && s.with("host", "shop.example")
+			}
 			if !slices.ContainsFunc(g.scrape(f.instances[i]), has) {
 				return fmt.Errorf("gateway %d has not", i+1)
 			}
