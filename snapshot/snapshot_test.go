@@ -190,3 +190,16 @@ func TestSealed(t *testing.T) {
 		}
 	}
 }
+
+// The writer may rest after every line, and the file is whole all the same.
+func TestWriteRests(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "snapshot.json")
+	rests := 0
+	if err := snapshot.Write(path, snapshot.Snapshot{Revision: 7, Routes: routes()}, nil, func() { rests++ }); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := snapshot.Read(path, nil); err != nil || cmp.Diff(routes(), got.Routes) != "" || rests < len(routes()) {
+		t.Errorf("after %d rests, %v is read (%v)", rests, got, err)
+	}
+}
