@@ -74,7 +74,7 @@ func TestScenarios(t *testing.T) {
 		}
 		return names
 	}
-	short := []string{nameDirect, "nginx", "HAProxy", "Traefik", nameCaddy, nameCaddyTuned, nameCaddyLog, nameFull, nameFast, nameLogged, namePostgres}
+	short := []string{nameDirect, "nginx", "HAProxy", "Traefik", nameCaddy, nameCaddyTuned, nameCaddyGC, nameCaddyLog, nameFull, nameFast, nameLogged, namePostgres}
 	plain := []string{nameDirect, "nginx", "HAProxy", "Traefik", nameCaddy, nameFull, nameFast, nameLogged}
 	want := map[string][]string{
 		scenarioShort: short, "10 KB": plain, "1 MB": plain, "POST": plain, "TLS": plain[1:], "HTTP/2": plain[1:],
