@@ -153,6 +153,7 @@ type laneExchange struct {
 	address string
 	stop    func() bool // of the watch over the request's context
 	idle    time.Duration
+	untyped bool // nothing of the body is written yet, and nobody has said its type
 }
 
 var laneExchanges = sync.Pool{New: func() any { return new(laneExchange) }}
@@ -326,6 +327,6 @@ func (x *laneExchange) free() {
 	x.request.reset()
 	clear(x.head.Fields)
 	x.head, x.body = http1.Head{Fields: x.head.Fields[:0]}, http1.Body{}
-	x.lane, x.address, x.idle = nil, "", 0
+	x.lane, x.address, x.idle, x.untyped = nil, "", 0, false
 	laneExchanges.Put(x)
 }

@@ -49,6 +49,8 @@ func (f *Forwarder) send(x *laneExchange, w http.ResponseWriter) {
 		n := len(values)
 		addField(h, field.Name, values[n-1:n:n])
 	}
+	_, typed := h["Content-Type"]
+	x.untyped = !typed
 	w.WriteHeader(x.head.Status)
 	if err := x.copyBody(w, stream); err != nil {
 		x.drop()
@@ -102,7 +104,7 @@ func (x *laneExchange) copyBody(w http.ResponseWriter, stream bool) error {
 	}
 	if !stream {
 		if part := x.body.Buffered(int(x.body.Left())); len(part) > 0 {
-			if err := writeAll(w, part); err != nil {
+			if err := x.write(w, part); err != nil {
 				return err
 			}
 			x.body.Discard(len(part))
@@ -121,7 +123,7 @@ func (x *laneExchange) copyBody(w http.ResponseWriter, stream bool) error {
 		}
 		n, err := x.read(buf[:])
 		if n > 0 {
-			if err := writeAll(w, buf[:n]); err != nil {
+			if err := x.write(w, buf[:n]); err != nil {
 				return err
 			}
 		}
@@ -132,6 +134,22 @@ func (x *laneExchange) copyBody(w http.ResponseWriter, stream bool) error {
 			return fmt.Errorf("reading: %w", err)
 		}
 	}
+}
+
+// guessed is how much of a body its type is guessed by.
+const guessed = 512
+
+// write writes a part of the body to the client. Of an answer without a type, HTTP/3's
+// server guesses one only by what it has buffered when more comes.
+func (x *laneExchange) write(w io.Writer, p []byte) error {
+	if x.untyped && len(p) > guessed {
+		if err := writeAll(w, p[:guessed]); err != nil {
+			return err
+		}
+		p = p[guessed:]
+	}
+	x.untyped = false
+	return writeAll(w, p)
 }
 
 func writeAll(w io.Writer, p []byte) error {
