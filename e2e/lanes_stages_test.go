@@ -77,12 +77,7 @@ func TestAnswersByStages(t *testing.T) {
 		ended := make(chan struct{}, 8)
 		r := l.create(route{Path: fmt.Sprint("/stage/", i), Method: "*", Timeout: &timeout, TargetURL: "http://" + rawUpstream(t, func(conn net.Conn) {
 			defer func() { ended <- struct{}{} }()
-			r := bufio.NewReader(conn)
-			req, err := http.ReadRequest(r)
-			if err != nil {
-				return
-			}
-			if _, err := io.Copy(io.Discard, req.Body); err == nil {
+			if _, err := nextRequest(bufio.NewReader(conn)); err == nil {
 				c.serve(conn)
 			}
 		})})
@@ -120,11 +115,7 @@ func TestManyDeadConnections(t *testing.T) {
 	g.create(route{Path: "/many", Method: "*", TargetURL: "http://" + rawUpstream(t, func(conn net.Conn) {
 		r := bufio.NewReader(conn)
 		for {
-			req, err := http.ReadRequest(r)
-			if err != nil {
-				return
-			}
-			if _, err := io.Copy(io.Discard, req.Body); err != nil {
+			if _, err := nextRequest(r); err != nil {
 				return
 			}
 			arrived <- conn

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -56,6 +57,16 @@ func rawUpstream(t testing.TB, serve func(net.Conn)) string {
 		<-done
 	})
 	return l.Addr().String()
+}
+
+// nextRequest reads a request with its body, which is thrown away.
+func nextRequest(r *bufio.Reader) (*http.Request, error) {
+	req, err := http.ReadRequest(r)
+	if err != nil {
+		return nil, err
+	}
+	_, err = io.Copy(io.Discard, req.Body)
+	return req, err
 }
 
 // readHead reads a request's or an answer's header, up to the empty line.

@@ -43,6 +43,13 @@ func rawOf(conn net.Conn) rawReader {
 	return rawReader{raw, call}
 }
 
+// take returns what the call has come to, and makes room for the next one.
+func (c *rawCall) take() (n, sent int, err error) {
+	n, sent, err = c.n, c.sent, c.err
+	*c = rawCall{readNow: c.readNow, exchange: c.exchange}
+	return n, sent, err
+}
+
 // stepRead reads what has come.
 func (c *rawCall) stepRead(fd uintptr) bool {
 	c.n, c.err = again(syscall.Read, fd, c.p)
@@ -93,8 +100,7 @@ func (r rawReader) readNow(p []byte) (int, error) {
 	}
 	r.call.p = p
 	err := r.conn.Read(r.call.readNow)
-	n, readErr := r.call.n, r.call.err
-	*r.call = rawCall{readNow: r.call.readNow, exchange: r.call.exchange}
+	n, _, readErr := r.call.take()
 	switch {
 	case err != nil:
 		return 0, err
@@ -125,11 +131,10 @@ func (r rawReader) canExchange() bool { return r.conn != nil }
 // That is one wait of the runtime's poller: an ordinary Read would first ask in vain.
 func (r rawReader) exchange(request, p []byte) (n, sent int, err error) {
 	r.call.request, r.call.p = request, p
-	err = r.conn.Read(r.call.exchange)
-	n, sent = r.call.n, r.call.sent
-	if err == nil {
-		err = r.call.err
+	waitErr := r.conn.Read(r.call.exchange)
+	n, sent, err = r.call.take()
+	if waitErr != nil {
+		err = waitErr
 	}
-	*r.call = rawCall{readNow: r.call.readNow, exchange: r.call.exchange}
 	return n, sent, err
 }
