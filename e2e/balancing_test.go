@@ -5,6 +5,7 @@ import (
 	"io"
 	"math"
 	"net/http"
+	"sync/atomic"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -264,6 +265,54 @@ func TestBusyTarget(t *testing.T) {
 	for range 3 {
 		if got := <-answers; got.status != http.StatusOK {
 			t.Errorf("a request that fitted is answered %s", got)
+		}
+	}
+}
+
+// TestBusyTargetsAtOnce has many requests choose at the same moment: together they get
+// what the targets may have, not one more or less.
+func TestBusyTargetsAtOnce(t *testing.T) {
+	t.Parallel()
+	const rounds, clients, room = 20, 24, 3
+	g := startGateway(t, settings{})
+	a, b := newBackend(t, "a"), newBackend(t, "b")
+	var gate atomic.Value
+	wait := func(w http.ResponseWriter, _ *http.Request) {
+		<-gate.Load().(chan struct{})
+		_, _ = io.WriteString(w, "done")
+	}
+	a.answer(wait)
+	b.answer(wait)
+	for _, policy := range []string{"first", "least_conn", "round_robin"} {
+		u := poolOf(a, b)
+		u.Policy = policy
+		u.Targets[0].MaxRequests, u.Targets[1].MaxRequests = 2, 1
+		path := "/" + policy
+		g.create(route{Path: path, TargetURL: a.url(), Upstream: u})
+		for round := range rounds {
+			answers, release := make(chan answer), make(chan struct{})
+			gate.Store(release)
+			for range clients {
+				go func() {
+					got, err := g.trySend(http.MethodGet, path)
+					if err != nil {
+						t.Error(err)
+					}
+					answers <- got
+				}()
+			}
+			// All that are refused are so before the first is let go.
+			for range clients - room {
+				if got := <-answers; got.status != http.StatusServiceUnavailable {
+					t.Errorf("%s, round %d: a request too many is answered %s", policy, round, got)
+				}
+			}
+			close(release)
+			for range room {
+				if got := <-answers; got.status != http.StatusOK {
+					t.Errorf("%s, round %d: a request that fitted is answered %s", policy, round, got)
+				}
+			}
 		}
 	}
 }

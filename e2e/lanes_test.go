@@ -185,7 +185,7 @@ func (e *exchange) ask(client *http.Client, base string) (got, error) {
 // come of another seed.
 const (
 	laneSeed    = 20261125
-	laneSamples = 1600 // each is sent twice
+	laneSamples = 2000 // each is sent twice
 	laneWorkers = 6
 )
 

@@ -30,6 +30,7 @@ type Call struct {
 
 	attempts int
 	tried    []*target
+	reserved *target // chosen for the next try, and counted as busy with it
 	current  *target
 	last     *target                // current, also when that is over
 	done     func(error)            // tells the current target's breaker how it went
@@ -77,15 +78,54 @@ func callOf(r *http.Request) *Call {
 func (c *Call) begin(t *target) {
 	c.attempts++
 	c.granted = false
+	if c.reserved == t {
+		c.reserved = nil
+	} else {
+		c.giveUp()
+		t.inFlight.Add(1)
+		t.load.inFlight.Add(1)
+	}
 	c.current, c.last = t, t
 	t.requests.Add(1)
-	t.enter()
 }
 
-// enter counts a request to the target that begins, and exit one that is over.
-func (t *target) enter() {
+// reserve counts the next try as in flight to t unless t has all that it may have, and
+// says whether it did. That is one step with the choice of t, so that requests which
+// choose at the same time do not exceed the bound together.
+func (c *Call) reserve(t *target) bool {
+	c.giveUp()
+	if !t.enter() {
+		return false
+	}
+	c.reserved = t
+	return true
+}
+
+// giveUp takes a reservation back that no try has come of.
+func (c *Call) giveUp() {
+	if c.reserved != nil {
+		c.reserved.exit()
+		c.reserved = nil
+	}
+}
+
+// enter counts a request to the target if its bound allows one more, and says whether it
+// did. When the request is over, exit must follow.
+func (t *target) enter() bool {
+	if t.most == 0 {
+		t.load.inFlight.Add(1)
+	}
+	for t.most > 0 {
+		n := t.load.inFlight.Load()
+		if n >= t.most {
+			return false
+		}
+		if t.load.inFlight.CompareAndSwap(n, n+1) {
+			break
+		}
+	}
 	t.inFlight.Add(1)
-	t.load.inFlight.Add(1)
+	return true
 }
 
 func (t *target) exit() {
@@ -144,6 +184,7 @@ func (c *Call) leave() {
 func (c *Call) end() {
 	c.endSpan()
 	c.settle(errNoJudge)
+	c.giveUp()
 	if c.current != nil {
 		c.current.exit()
 		c.current = nil

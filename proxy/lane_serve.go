@@ -164,9 +164,8 @@ func (c *Call) takeBack(t *target) {
 	c.endSpan()
 	c.chosen, c.fast = t.upstream, false
 	c.attempts--
-	c.current, c.last = nil, nil
+	c.current, c.last, c.reserved = nil, nil, t
 	t.requests.Add(^uint64(0))
-	t.exit()
 }
 
 // cut ends an answer that could not be sent whole, as reverse_proxy does.

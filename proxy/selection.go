@@ -11,7 +11,7 @@ import (
 
 // Select implements reverseproxy.Selector: it asks the pool's policy, of the
 // targets that the request was not sent to yet and whose circuit breaker is
-// closed if there are such, and gets the breaker's leave.
+// closed if there are such, gets the breaker's leave, and counts the try as in flight.
 func (p *pool) Select(upstreams reverseproxy.UpstreamPool, r *http.Request, w http.ResponseWriter) *reverseproxy.Upstream {
 	call := callOf(r)
 	if call == nil {
@@ -111,17 +111,19 @@ func (p *pool) selectAmong(call *Call, list reverseproxy.UpstreamPool, r *http.R
 	return nil
 }
 
-// admit asks the breaker of u's target for leave.
+// admit reserves u's target for the request's next try and asks its breaker for leave.
 func (p *pool) admit(call *Call, u *reverseproxy.Upstream) bool {
 	t := p.byUpstream[u]
-	if t == nil {
+	if t == nil || !call.reserve(t) {
 		return false
 	}
 	done, ok := t.breaker.admit()
-	if ok {
-		call.done = done
+	if !ok {
+		call.giveUp()
+		return false
 	}
-	return ok
+	call.done = done
+	return true
 }
 
 // dropCookie takes back a cookie that was set for a target which did not answer.
