@@ -184,7 +184,7 @@ func (h *Handler) resolve(w http.ResponseWriter, r *http.Request, x *pipeline.Ex
 			w.Header().Set("Allow", strings.Join(allow, ", "))
 		}
 		return nil, caddyhttp.Error(http.StatusMethodNotAllowed, errMethodNotAllowed)
-	case path.Merged && !route.MergeSlashes:
+	case path.Merged && !route.Spec().MergeSlashes:
 		return nil, caddyhttp.Error(http.StatusBadRequest, errRepeatedSlashes)
 	}
 	x.Path = path.Text
@@ -200,7 +200,7 @@ func matchPreflight(table *routing.Table, q routing.Request, r *http.Request) *r
 		return nil
 	}
 	q.Method, q.Preflight = cors.RequestMethod(r), true
-	if route := table.Match(&q); route != nil && route.CORS != nil {
+	if route := table.Match(&q); route != nil && route.Spec().CORS != nil {
 		return route
 	}
 	return nil

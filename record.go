@@ -36,13 +36,14 @@ type visit struct {
 
 // note keeps what the route's log settings ask for.
 func (v *visit) note(a *App, r *http.Request, route *routing.Route) {
-	if route.Log == nil || route.Log.Off || a.RequestLog.Off {
+	settings := route.Spec().Log
+	if settings == nil || settings.Off || a.RequestLog.Off {
 		return
 	}
-	if route.Log.Query {
+	if settings.Query {
 		v.query = a.redactor.Query(r.URL.RawQuery)
 	}
-	v.headers = a.redactor.Headers(r.Header, route.Log.Headers)
+	v.headers = a.redactor.Headers(r.Header, settings.Headers)
 }
 
 // record counts a request that is over, and puts it into the request log, unless its
@@ -95,12 +96,13 @@ func (a *App) record(r *http.Request, route *routing.Route, x *pipeline.Exchange
 // sampled decides by lot whether a request is logged.
 func sampled(byDefault *float64, route *routing.Route) bool {
 	sample := byDefault
-	if route != nil && route.Log != nil {
-		if route.Log.Off {
+	if route != nil && route.Spec().Log != nil {
+		settings := route.Spec().Log
+		if settings.Off {
 			return false
 		}
-		if route.Log.Sample != nil {
-			sample = route.Log.Sample
+		if settings.Sample != nil {
+			sample = settings.Sample
 		}
 	}
 	return sample == nil || *sample >= 1 || rand.Float64() < *sample

@@ -38,7 +38,7 @@ func endTrace(r *http.Request, route *routing.Route, x *pipeline.Exchange, statu
 	list := make([]attribute.KeyValue, 0, 10)
 	list = append(list, attribute.String("isekai.request_id", x.RequestID))
 	if route != nil {
-		pattern = route.Path
+		pattern = route.Path()
 		list = append(list, attribute.String("http.route", pattern), attribute.Int64("isekai.route.id", route.ID))
 	}
 	for _, optional := range [...]attribute.KeyValue{
@@ -83,7 +83,7 @@ func (v *visit) describe(r *http.Request) {
 		caddyhttp.SetVar(ctx, "isekai.route", v.route.ID)
 	}
 	server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
-	if (!ok || server.Logs == nil) && (v.route == nil || len(v.route.Plugins) == 0) {
+	if (!ok || server.Logs == nil) && (v.route == nil || len(v.route.Spec().Plugins) == 0) {
 		return
 	}
 	if extra, ok := ctx.Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {
@@ -116,5 +116,5 @@ func routeName(route *routing.Route) string {
 	if route == nil {
 		return ""
 	}
-	return route.Name
+	return route.Name()
 }

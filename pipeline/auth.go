@@ -30,13 +30,14 @@ func validateAuth(errs *store.FieldErrors, row *store.Route, configured []string
 
 // newAuth returns the policy of a route that has one, else nil.
 func (c *compiler) newAuth(route *routing.Route) (*auth.Policy, error) {
-	if route.Auth == nil {
+	settings := route.Spec().Auth
+	if settings == nil {
 		return nil, nil
 	}
 	if c.verifier == nil {
 		return nil, errors.New("compiling auth: nothing can be verified here")
 	}
-	policy, err := c.verifier.Policy(route.Auth)
+	policy, err := c.verifier.Policy(settings)
 	if err != nil {
 		return nil, fmt.Errorf("compiling auth: %w", err)
 	}

@@ -174,10 +174,11 @@ func validateCORS(errs *store.FieldErrors, row *store.Route) {
 
 // newCORS returns the policy of a route that has one, else nil.
 func newCORS(route *routing.Route) (*cors.Policy, error) {
-	if route.CORS == nil {
+	settings := route.Spec().CORS
+	if settings == nil {
 		return nil, nil
 	}
-	policy, err := cors.New(cors.Config(*route.CORS).WithDefaultMethods(route.Methods().Names()))
+	policy, err := cors.New(cors.Config(*settings).WithDefaultMethods(route.Methods().Names()))
 	if err != nil {
 		return nil, fmt.Errorf("compiling cors: %w", err)
 	}
@@ -187,11 +188,12 @@ func newCORS(route *routing.Route) (*cors.Policy, error) {
 // compile makes the pipeline of a route. It fails if the configuration or the
 // binary has changed since the row was accepted.
 func (c *compiler) compile(route *routing.Route) (*Pipeline, error) {
-	target, err := check(route.Route, c.plugins, c.policy, c.methods())
+	row := route.Row()
+	target, err := check(row, c.plugins, c.policy, c.methods())
 	if err != nil {
 		return nil, err
 	}
-	p := &Pipeline{Route: route, target: target, bodyMax: c.bodyMax, limit: c.limits.newLimit(route), limits: c.limits}
+	p := &Pipeline{Route: route, target: target, bodyMax: c.bodyMax, limit: c.limits.newLimit(row), limits: c.limits}
 	if p.cors, err = newCORS(route); err != nil {
 		return nil, err
 	}
@@ -201,21 +203,21 @@ func (c *compiler) compile(route *routing.Route) (*Pipeline, error) {
 	if c.verifier != nil {
 		p.own = c.verifier.Own()
 	}
-	if p.mirror, err = c.acquireMirror(route.Route); err != nil {
+	if p.mirror, err = c.acquireMirror(row); err != nil {
 		return nil, err
 	}
-	if limits := route.Limits; limits != nil {
+	if limits := row.Limits; limits != nil {
 		if limits.BodyMax != 0 {
 			p.bodyMax = max(limits.BodyMax, 0)
 		}
 		p.maxConcurrent, p.inFlight = limits.MaxConcurrent, c.inFlight
 	}
 	err = proxy.Serialize(func() error {
-		p.forwarder, err = c.forwarders.Acquire(target, route.Upstream, route.PreserveHost)
+		p.forwarder, err = c.forwarders.Acquire(target, row.Upstream, row.PreserveHost)
 		if err != nil {
 			return fmt.Errorf("making forwarder: %w", err)
 		}
-		p.chain, err = c.acquireChain(p, route.Plugins)
+		p.chain, err = c.acquireChain(p, row.Plugins)
 		if err != nil {
 			return errors.Join(err, p.forwarder.Release())
 		}

@@ -114,7 +114,7 @@ func (x *Exchange) Placeholder(key string) (any, bool) {
 	case "route":
 		return strconv.FormatInt(x.route.ID, 10), true
 	case "route_name":
-		return x.route.Name, true
+		return x.route.Name(), true
 	case "request_id":
 		return x.RequestID, true
 	case "consumer":
@@ -162,7 +162,7 @@ func (x *Exchange) begin(w http.ResponseWriter, r *http.Request, bodyMax int64) 
 	ctx := r.Context()
 	x.repl, x.vars = ctx.Value(caddy.ReplacerCtxKey), ctx.Value(caddyhttp.VarsCtxKey)
 	x.Context, x.cancel = context.WithCancelCause(ctx)
-	x.deadline.start(time.Duration(x.route.Timeout)*time.Second, x.cancel)
+	x.deadline.start(time.Duration(x.route.Timeout())*time.Second, x.cancel)
 	x.writer = writer{ResponseWriter: w, exchange: x, http10: !r.ProtoAtLeast(1, 1)}
 	x.matched = [2]string{r.URL.Path, r.URL.RawPath}
 	x.extended = r.Method == http.MethodConnect

@@ -13,7 +13,7 @@ import (
 
 	"github.com/isekai-gateway/isekai/quota"
 	"github.com/isekai-gateway/isekai/ratelimit"
-	"github.com/isekai-gateway/isekai/routing"
+	"github.com/isekai-gateway/isekai/store"
 )
 
 // limiter is what the rate limits of all routes of a configuration have in common.
@@ -44,8 +44,8 @@ type limit struct {
 }
 
 // newLimit returns the rate limits of a route, nil if it has none.
-func (l *limiter) newLimit(route *routing.Route) *limit {
-	policy := quota.Of(route.Route)
+func (l *limiter) newLimit(row *store.Route) *limit {
+	policy := quota.Of(row)
 	if policy == nil {
 		return nil
 	}

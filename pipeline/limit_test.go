@@ -45,7 +45,7 @@ func newAdmission(t *testing.T, backend ratelimit.Backend, rateLimit int, limits
 	}
 	core, logs := observer.New(zap.DebugLevel)
 	l := newLimiter(Options{Limits: backend, LimitHeaders: ratelimit.HeadersIETF, Decisions: new(ratelimit.Tally)}, zap.New(core))
-	return &admission{&Pipeline{Route: route, limit: l.newLimit(route), limits: l}, l.tally, logs}
+	return &admission{&Pipeline{Route: route, limit: l.newLimit(row), limits: l}, l.tally, logs}
 }
 
 // admitted is what became of a request.

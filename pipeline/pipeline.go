@@ -88,7 +88,7 @@ func (p *Pipeline) Serve(w http.ResponseWriter, r *http.Request, x *Exchange) er
 	}
 	defer p.forget(x)
 	defer x.end()
-	if p.Route.Timeout == 0 {
+	if p.Route.Timeout() == 0 {
 		// Nothing else would end it when the route is drained.
 		p.remember(x)
 	}
@@ -174,7 +174,7 @@ func (f forward) ServeHTTP(w http.ResponseWriter, r *http.Request) (err error) {
 	}
 	u := &x.forwarded
 	*u = *r.URL
-	SetPath(u, f.p.target.Path(route.Pattern(), x.Path, path, route.StripPrefix))
+	SetPath(u, f.p.target.Path(route.Pattern(), x.Path, path, route.Spec().StripPrefix))
 	outer := r.URL
 	r.URL = u
 	defer func() { r.URL = outer }()

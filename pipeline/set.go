@@ -259,7 +259,7 @@ func (s *Set) Upstreams() []proxy.PoolStatus {
 	for f, list := range routes {
 		status := f.Status()
 		for _, route := range list {
-			status.Routes = append(status.Routes, proxy.PoolRoute{ID: route.ID, Name: route.Name})
+			status.Routes = append(status.Routes, proxy.PoolRoute{ID: route.ID, Name: route.Name()})
 		}
 		slices.SortFunc(status.Routes, func(a, b proxy.PoolRoute) int { return cmp.Compare(a.ID, b.ID) })
 		pools = append(pools, status)

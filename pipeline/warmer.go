@@ -26,8 +26,8 @@ type warmer struct {
 
 // add has the route's forwarder held, if its targets are to be asked.
 func (w *warmer) add(route *routing.Route) {
-	u := route.Upstream
-	if !route.Enabled || u == nil || u.Health == nil || u.Health.Active == nil {
+	u := route.Spec().Upstream
+	if !route.Enabled() || u == nil || u.Health == nil || u.Health.Active == nil {
 		return
 	}
 	w.mu.Lock()
@@ -122,10 +122,11 @@ func (w *warmer) work(ctx context.Context, s *Set) {
 // hold makes the forwarder of a route that is planned to be held.
 func (w *warmer) hold(s *Set, route *routing.Route) {
 	var f *proxy.Forwarder
-	target, err := check(route.Route, s.compiler.plugins, s.compiler.policy, s.compiler.methods())
+	row := route.Row()
+	target, err := check(row, s.compiler.plugins, s.compiler.policy, s.compiler.methods())
 	if err == nil {
 		err = proxy.Serialize(func() (err error) {
-			f, err = s.compiler.forwarders.Acquire(target, route.Upstream, route.PreserveHost)
+			f, err = s.compiler.forwarders.Acquire(target, row.Upstream, row.PreserveHost)
 			return err
 		})
 	}

@@ -42,7 +42,7 @@ func TestAPIs(t *testing.T) {
 			check := func(method, path, want string) {
 				got := "none"
 				if r := table.Match(request(t, method, "", path)); r != nil {
-					got = r.Name
+					got = r.Name()
 				}
 				if got != want {
 					t.Errorf("%s %s is %s, want %s", method, path, got, want)

@@ -5,7 +5,7 @@ import "github.com/isekai-gateway/isekai/store"
 // Normalized returns a copy of the route's row with host and methods in the form
 // in which they are matched. The path stays as it was written.
 func (r *Route) Normalized() *store.Route {
-	row := *r.Route
+	row := *r.Row()
 	row.Host = r.host
 	row.Method = r.Methods().String()
 	return &row

@@ -25,14 +25,15 @@ type Route struct {
 	pattern Pattern
 	host    string // as ParseHost returns it
 
-	*store.Route
+	kept
 }
 
 // extras is what few routes have.
 type extras struct {
 	headers, query []predicate
-	methods        MethodSet // with those that are not among the usual ones
-	problem        error     // why the row does not compile
+	methods        MethodSet    // with those that are not among the usual ones
+	problem        error        // why the row does not compile
+	row            *store.Route // one that does not compile, or that kept has no room for
 }
 
 var noExtras extras
@@ -45,6 +46,28 @@ func (r *Route) extras() *extras {
 }
 
 func (r *Route) problem() error { return r.extras().problem }
+
+// Row returns the route's row. It is made anew by each call, but its policies are those
+// of Spec and must not be changed.
+func (r *Route) Row() *store.Route {
+	if row := r.extras().row; row != nil {
+		return row
+	}
+	return r.row(r.host)
+}
+
+// Timeout returns the seconds that an exchange may take, 0 for no bound.
+func (r *Route) Timeout() int {
+	if r.more != nil && r.more.row != nil {
+		return r.more.row.Timeout
+	}
+	return int(r.timeout)
+}
+
+// broken returns what stands for a row that does not compile.
+func broken(row *store.Route, err error) *Route {
+	return &Route{kept: kept{ID: row.ID, Revision: row.Revision}, more: &extras{problem: err, row: row}}
+}
 
 // Pattern returns the compiled path.
 func (r *Route) Pattern() *Pattern { return &r.pattern }
@@ -94,7 +117,7 @@ func compile(r *store.Route, room *compileRoom, expr func(string) (*regexp.Regex
 		errs.Add("spec", r.DecodeError)
 		return nil, errs
 	}
-	c := &Route{Route: r}
+	c := new(Route)
 	var err error
 	if c.pattern, err = parsePattern(r.Path, room, expr); err != nil {
 		errs.Add("path", err.Error())
@@ -102,9 +125,6 @@ func compile(r *store.Route, room *compileRoom, expr func(string) (*regexp.Regex
 	c.code = c.pattern.code()
 	if c.host, err = room.host(r.Host); err != nil {
 		errs.Add("host", err.Error())
-	}
-	if c.host == r.Host {
-		c.host = r.Host // one copy of the text is enough
 	}
 	methods, err := ParseMethods(r.Method)
 	if err != nil {
@@ -121,6 +141,16 @@ func compile(r *store.Route, room *compileRoom, expr func(string) (*regexp.Regex
 	}
 	if err := errs.Err(); err != nil {
 		return nil, err
+	}
+	var whole bool
+	if c.kept, whole = keep(r, c.host); !whole {
+		if c.more == nil {
+			c.more = &extras{methods: methods}
+		}
+		c.more.row = r
+	}
+	if path := c.Path(); path == c.pattern.text {
+		c.pattern.text = path // one copy of the text is enough
 	}
 	return c, nil
 }
@@ -155,7 +185,7 @@ func MatchKey(r *store.Route) (string, error) {
 // sameMatch reports whether both routes have equal match keys.
 func (r *Route) sameMatch(o *Route) bool {
 	a, b := r.extras(), o.extras()
-	return r.host == o.host && r.Priority == o.Priority && r.pattern.sameFrom(&o.pattern, 0) &&
+	return r.host == o.host && r.priority == o.priority && r.pattern.sameFrom(&o.pattern, 0) &&
 		slices.Equal(a.headers, b.headers) && slices.Equal(a.query, b.query)
 }
 
@@ -165,7 +195,7 @@ func (r *Route) compareRest(o *Route) int {
 	return cmp.Or(
 		-cmp.Compare(len(a.headers), len(b.headers)),
 		-cmp.Compare(len(a.query), len(b.query)),
-		-cmp.Compare(r.Priority, o.Priority),
+		-cmp.Compare(r.priority, o.priority),
 		// A new route, which has no id yet, will get the highest.
 		cmp.Compare(uint64(r.ID)-1, uint64(o.ID)-1),
 	)
@@ -174,8 +204,8 @@ func (r *Route) compareRest(o *Route) int {
 // describe names the route in a text for people.
 func (r *Route) describe() string {
 	what := r.Methods().String() + " " + r.host + r.pattern.text
-	if r.Name != "" {
-		what = strconv.Quote(r.Name) + ", " + what
+	if name := r.Name(); name != "" {
+		what = strconv.Quote(name) + ", " + what
 	}
 	return fmt.Sprintf("route %d (%s)", r.ID, what)
 }

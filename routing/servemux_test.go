@@ -79,7 +79,7 @@ func TestAgainstServeMux(t *testing.T) {
 			q := request(t, method, host, path)
 			got := ""
 			if r := table.Match(q); r != nil {
-				got = r.Name
+				got = r.Name()
 			}
 			if got != want {
 				t.Fatalf("seed %d: %s %s%s is %q, ServeMux says %q", seed, method, host, path, got, want)

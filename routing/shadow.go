@@ -23,7 +23,7 @@ func (t *Table) Warnings(r *Route) []string {
 			texts = append(texts, fmt.Sprintf("the path matches the text %q; a parameter is written {%s}", name, name[1:]))
 		}
 	}
-	if !r.Enabled {
+	if !r.enabled {
 		return texts
 	}
 	if by := t.shadowsOf(r, r.ID, nil); by != nil {

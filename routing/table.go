@@ -73,7 +73,7 @@ func (t *Table) Replace(rows []*store.Route, revision int64) *Table {
 			next.drop(e, twin)
 		}
 		r, ok := t.byID.get(row.ID)
-		if !ok || r.Revision != row.Revision || !reflect.DeepEqual(r.Route, row) {
+		if !ok || r.Revision != row.Revision || !reflect.DeepEqual(r.Row(), row) {
 			r = next.compile(row, room)
 		}
 		next.add(e, r)
@@ -91,7 +91,7 @@ func (t *Table) compile(row *store.Route, room *compileRoom) *Route {
 		return compileExpr(source)
 	})
 	if err != nil {
-		return &Route{Route: row, more: &extras{problem: err}}
+		return broken(row, err)
 	}
 	return r
 }
@@ -103,7 +103,7 @@ func (t *Table) add(e *edit, r *Route) {
 		return
 	}
 	t.shareExprs(e, r, 1)
-	if !r.Enabled {
+	if !r.enabled {
 		t.idle.add(e, r)
 		return
 	}
@@ -118,7 +118,7 @@ func (t *Table) drop(e *edit, r *Route) {
 		return
 	}
 	t.shareExprs(e, r, -1)
-	if !r.Enabled {
+	if !r.enabled {
 		t.idle.drop(e, r)
 		return
 	}
@@ -184,14 +184,14 @@ func (t *Table) Allow(q *Request) []string {
 	return slices.Sorted(maps.Keys(found))
 }
 
-// Get returns the live row with this id, and why it is not served if it doesn't
-// compile.
+// Get returns the live row with this id, as Route.Row does, and why it is not served if
+// it doesn't compile.
 func (t *Table) Get(id int64) (row *store.Route, problem error, ok bool) {
 	r, ok := t.byID.get(id)
 	if !ok {
 		return nil, nil, false
 	}
-	return r.Route, r.problem(), true
+	return r.Row(), r.problem(), true
 }
 
 // All yields every live row, in any order, and why it is not served if it doesn't
@@ -199,7 +199,7 @@ func (t *Table) Get(id int64) (row *store.Route, problem error, ok bool) {
 func (t *Table) All() iter.Seq2[*store.Route, error] {
 	return func(yield func(*store.Route, error) bool) {
 		for r := range t.byID.all() {
-			if !yield(r.Route, r.problem()) {
+			if !yield(r.Row(), r.problem()) {
 				return
 			}
 		}
@@ -211,7 +211,7 @@ func (t *Table) All() iter.Seq2[*store.Route, error] {
 func (t *Table) Problems() iter.Seq2[*store.Route, error] {
 	return func(yield func(*store.Route, error) bool) {
 		for r := range t.broken.all() {
-			if !yield(r.Route, r.problem()) {
+			if !yield(r.Row(), r.problem()) {
 				return
 			}
 		}

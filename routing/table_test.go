@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -306,7 +307,7 @@ func TestBadRowsDisturbNobody(t *testing.T) {
 	if _, problem, ok := table.Get(20000); !ok || !strings.Contains(problem.Error(), "unknown field") {
 		t.Errorf("Get(20000): %v, %v", problem, ok)
 	}
-	if got, problem, ok := table.Get(1); !ok || got != rows[0] || problem != nil {
+	if got, problem, ok := table.Get(1); !ok || !reflect.DeepEqual(got, rows[0]) || problem != nil {
 		t.Errorf("Get(1) = %v, %v, %v", got, problem, ok)
 	}
 	if _, _, ok := table.Get(99999); ok {
@@ -368,10 +369,10 @@ func TestApplyKeepsIdentity(t *testing.T) {
 	if match(t2, "/a") != match(t1, "/a") || match(t2, "/b/1") != match(t1, "/b/1") {
 		t.Error("an unchanged row has another *Route")
 	}
-	if r := match(t2, "/c"); r == match(t1, "/c") || r.TargetURL != changed.TargetURL {
+	if r := match(t2, "/c"); r == match(t1, "/c") || r.Row().TargetURL != changed.TargetURL {
 		t.Errorf("the changed row is %+v", r)
 	}
-	if t1.Revision() != 3 || t2.Revision() != 4 || match(t1, "/c").TargetURL == changed.TargetURL {
+	if t1.Revision() != 3 || t2.Revision() != 4 || match(t1, "/c").Row().TargetURL == changed.TargetURL {
 		t.Error("the old table has changed")
 	}
 
