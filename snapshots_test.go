@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -17,7 +18,7 @@ func TestSnapshotCommand(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "snapshot.json")
 	row := store.NewRoute("/a", "https://10.0.0.1")
 	row.ID, row.Upstream = 1, &store.Upstream{TLS: &store.UpstreamTLS{Key: "very secret"}}
-	if err := snapshot.Write(path, snapshot.Snapshot{Revision: 7, Routes: []*store.Route{row}}, nil, nil); err != nil {
+	if err := snapshot.Write(path, snapshot.Contents{Revision: 7, Len: 1, Routes: slices.Values([]*store.Route{row})}, nil, nil); err != nil {
 		t.Fatal(err)
 	}
 	out, _, err := runCommand("snapshot", "verify", path)

@@ -49,12 +49,12 @@ func (s *server) list(_ context.Context, in *listInput) (*listOutput, error) {
 	}
 	matches := in.filter()
 	lowest := make(farthestFirst, 0, in.Limit+2)
-	for row, problem := range table.All() {
-		switch {
-		case row.ID <= after:
-		case len(lowest) > in.Limit && row.ID > lowest[0].row.ID:
-		case matches(row):
-			heap.Push(&lowest, listed{row, problem})
+	for route := range table.Routes() {
+		if route.ID <= after || len(lowest) > in.Limit && route.ID > lowest[0].row.ID {
+			continue
+		}
+		if row := route.Row(); matches(row) {
+			heap.Push(&lowest, listed{row, route.Problem()})
 			// One more than asked for tells whether there is a next page.
 			if len(lowest) > in.Limit+1 {
 				heap.Pop(&lowest)

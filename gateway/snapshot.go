@@ -150,12 +150,17 @@ func (k *keeper) write(ctx context.Context, rest func()) {
 		}
 		k.known = known
 	}
-	rows := make([]*store.Route, 0, table.Len())
-	for row := range table.All() {
-		rows = append(rows, row)
-	}
 	began := time.Now()
-	err := snapshot.Write(k.g.cfg.Snapshot, snapshot.Snapshot{Revision: table.Revision(), Routes: rows, Credentials: k.known}, k.g.cfg.SnapshotKey, rest)
+	err := snapshot.Write(k.g.cfg.Snapshot, snapshot.Contents{
+		Revision: table.Revision(), Len: table.Len(), Credentials: k.known,
+		Routes: func(yield func(*store.Route) bool) {
+			for row := range table.All() {
+				if !yield(row) {
+					return
+				}
+			}
+		},
+	}, k.g.cfg.SnapshotKey, rest)
 	k.took = time.Since(began)
 	if err == nil {
 		k.written = table

@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -81,7 +82,7 @@ func TestColdStartWithSilentStore(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "snapshot.json")
 	row := store.NewRoute("/saved", "http://127.0.0.1:1")
 	row.ID = 1
-	if err := snapshot.Write(path, snapshot.Snapshot{Revision: 1, Routes: []*store.Route{row}}, nil, nil); err != nil {
+	if err := snapshot.Write(path, snapshot.Contents{Revision: 1, Len: 1, Routes: slices.Values([]*store.Route{row})}, nil, nil); err != nil {
 		t.Fatal(err)
 	}
 	ln, err := net.Listen("tcp", "127.0.0.1:0")

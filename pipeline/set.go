@@ -233,8 +233,8 @@ func (s *Set) Change(added, dropped []*routing.Route) {
 // of those that Add tells of.
 func (s *Set) Start(table *routing.Table) {
 	if table != nil {
-		for row := range table.All() {
-			if route := table.Compiled(row.ID); route != nil {
+		for route := range table.Routes() {
+			if route.Problem() == nil {
 				s.warm.add(route)
 			}
 		}

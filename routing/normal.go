@@ -15,7 +15,7 @@ func (r *Route) Normalized() *store.Route {
 // nil if there is none or it does not compile.
 func (t *Table) Compiled(id int64) *Route {
 	r, ok := t.byID.get(id)
-	if !ok || r.problem() != nil {
+	if !ok || r.Problem() != nil {
 		return nil
 	}
 	return r

@@ -45,7 +45,8 @@ func (r *Route) extras() *extras {
 	return r.more
 }
 
-func (r *Route) problem() error { return r.extras().problem }
+// Problem returns why the row does not compile, nil for one that does.
+func (r *Route) Problem() error { return r.extras().problem }
 
 // Row returns the route's row. It is made anew by each call, but its policies are those
 // of Spec and must not be changed.

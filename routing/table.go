@@ -98,7 +98,7 @@ func (t *Table) compile(row *store.Route, room *compileRoom) *Route {
 
 func (t *Table) add(e *edit, r *Route) {
 	t.byID.set(e, r)
-	if r.problem() != nil {
+	if r.Problem() != nil {
 		t.broken.set(e, r)
 		return
 	}
@@ -113,7 +113,7 @@ func (t *Table) add(e *edit, r *Route) {
 
 func (t *Table) drop(e *edit, r *Route) {
 	t.byID.remove(e, r.ID)
-	if r.problem() != nil {
+	if r.Problem() != nil {
 		t.broken.remove(e, r.ID)
 		return
 	}
@@ -191,7 +191,7 @@ func (t *Table) Get(id int64) (row *store.Route, problem error, ok bool) {
 	if !ok {
 		return nil, nil, false
 	}
-	return r.Row(), r.problem(), true
+	return r.Row(), r.Problem(), true
 }
 
 // All yields every live row, in any order, and why it is not served if it doesn't
@@ -199,19 +199,23 @@ func (t *Table) Get(id int64) (row *store.Route, problem error, ok bool) {
 func (t *Table) All() iter.Seq2[*store.Route, error] {
 	return func(yield func(*store.Route, error) bool) {
 		for r := range t.byID.all() {
-			if !yield(r.Row(), r.problem()) {
+			if !yield(r.Row(), r.Problem()) {
 				return
 			}
 		}
 	}
 }
 
+// Routes yields the route of every live row, in any order: less than All makes, for who
+// wants few of the rows.
+func (t *Table) Routes() iter.Seq[*Route] { return t.byID.all() }
+
 // Problems yields the live rows that don't compile, in any order, and why. It costs
 // nothing where there are none, however many rows there are.
 func (t *Table) Problems() iter.Seq2[*store.Route, error] {
 	return func(yield func(*store.Route, error) bool) {
 		for r := range t.broken.all() {
-			if !yield(r.Row(), r.problem()) {
+			if !yield(r.Row(), r.Problem()) {
 				return
 			}
 		}

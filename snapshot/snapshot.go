@@ -18,6 +18,7 @@ import (
 	"hash"
 	"io"
 	"io/fs"
+	"iter"
 	"os"
 	"path/filepath"
 	"time"
@@ -59,6 +60,14 @@ type Snapshot struct {
 	CurrentAt time.Time
 }
 
+// Contents is what Write writes.
+type Contents struct {
+	Revision    int64
+	Len         int                    // how many routes there are
+	Routes      iter.Seq[*store.Route] // nil for none
+	Credentials []*store.Credential
+}
+
 type header struct {
 	Format   int       `json:"isekai_snapshot"`
 	Revision int64     `json:"revision"`
@@ -90,7 +99,7 @@ type keyLine struct {
 // Write replaces the file at path, as a whole or not at all. It makes the folder if
 // there is none. The file is sealed with the key, of KeySize bytes, if there is one.
 // Between its lines rest is called, which may sleep; nil is no rest.
-func Write(path string, s Snapshot, key []byte, rest func()) (err error) {
+func Write(path string, c Contents, key []byte, rest func()) (err error) {
 	dir := filepath.Dir(path)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("making the snapshot's folder: %w", err)
@@ -106,7 +115,7 @@ func Write(path string, s Snapshot, key []byte, rest func()) (err error) {
 			_ = os.Remove(f.Name())
 		}
 	}()
-	if err := encode(f, s, key, rest); err != nil {
+	if err := encode(f, c, key, rest); err != nil {
 		return fmt.Errorf("writing a snapshot: %w", err)
 	}
 	// The name must not lead to less than the whole after a crash of the machine.
@@ -122,8 +131,8 @@ func Write(path string, s Snapshot, key []byte, rest func()) (err error) {
 	return nil
 }
 
-func encode(w io.Writer, s Snapshot, key []byte, rest func()) error {
-	h := header{Format: Format, Revision: s.Revision, Routes: len(s.Routes), Keys: len(s.Credentials), SavedAt: time.Now().UTC()}
+func encode(w io.Writer, contents Contents, key []byte, rest func()) error {
+	h := header{Format: Format, Revision: contents.Revision, Routes: contents.Len, Keys: len(contents.Credentials), SavedAt: time.Now().UTC()}
 	var lines *sealer
 	if len(key) > 0 {
 		var err error
@@ -148,12 +157,14 @@ func encode(w io.Writer, s Snapshot, key []byte, rest func()) error {
 	if err := write(h, nil); err != nil {
 		return err
 	}
-	for _, r := range s.Routes {
-		if err := write(line{r, r.MatchKey, r.DecodeError}, lines); err != nil {
-			return fmt.Errorf("encoding route %d: %w", r.ID, err)
+	if contents.Routes != nil {
+		for r := range contents.Routes {
+			if err := write(line{r, r.MatchKey, r.DecodeError}, lines); err != nil {
+				return fmt.Errorf("encoding route %d: %w", r.ID, err)
+			}
 		}
 	}
-	for _, c := range s.Credentials {
+	for _, c := range contents.Credentials {
 		if err := write(keyLine{&c.Key, c.Key.Hash, &c.Consumer, c.Consumer.DecodeError}, lines); err != nil {
 			return fmt.Errorf("encoding key %s: %w", c.Key.ID, err)
 		}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -30,7 +31,7 @@ func routes() []*store.Route {
 func write(t *testing.T) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "new", "snapshot.json")
-	if err := snapshot.Write(path, snapshot.Snapshot{Revision: 7, Routes: routes()}, nil, nil); err != nil {
+	if err := snapshot.Write(path, snapshot.Contents{Revision: 7, Len: len(routes()), Routes: slices.Values(routes())}, nil, nil); err != nil {
 		t.Fatal(err)
 	}
 	return path
@@ -57,7 +58,7 @@ func TestWhatIsWrittenIsRead(t *testing.T) {
 		t.Errorf("mode %s", info.Mode())
 	}
 	// The next one replaces it and leaves nothing beside it.
-	if err := snapshot.Write(path, snapshot.Snapshot{Revision: 8}, nil, nil); err != nil {
+	if err := snapshot.Write(path, snapshot.Contents{Revision: 8}, nil, nil); err != nil {
 		t.Fatal(err)
 	}
 	if got, err := snapshot.Read(path, nil); err != nil || got.Revision != 8 || len(got.Routes) != 0 {
@@ -147,7 +148,7 @@ func TestSealed(t *testing.T) {
 	}}
 	for name, key := range map[string][]byte{"in the clear": nil, "sealed": key} {
 		path := filepath.Join(t.TempDir(), "snapshot.json")
-		if err := snapshot.Write(path, snapshot.Snapshot{Revision: 7, Routes: routes(), Credentials: credentials}, key, nil); err != nil {
+		if err := snapshot.Write(path, snapshot.Contents{Revision: 7, Len: len(routes()), Routes: slices.Values(routes()), Credentials: credentials}, key, nil); err != nil {
 			t.Fatal(err)
 		}
 		got, err := snapshot.Read(path, key)
@@ -196,7 +197,7 @@ func TestWriteRests(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "snapshot.json")
 	rests := 0
-	if err := snapshot.Write(path, snapshot.Snapshot{Revision: 7, Routes: routes()}, nil, func() { rests++ }); err != nil {
+	if err := snapshot.Write(path, snapshot.Contents{Revision: 7, Len: len(routes()), Routes: slices.Values(routes())}, nil, func() { rests++ }); err != nil {
 		t.Fatal(err)
 	}
 	if got, err := snapshot.Read(path, nil); err != nil || cmp.Diff(routes(), got.Routes) != "" || rests < len(routes()) {
