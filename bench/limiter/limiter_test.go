@@ -113,11 +113,17 @@ func TestTraffics(t *testing.T) {
 	t.Parallel()
 	const keys = 10_000
 	distinct := map[string]int{}
-	for _, traffic := range makeTraffics(keys) {
-		seen := make(map[int32]bool)
-		for _, key := range traffic.order {
-			if key < 0 || key >= keys {
-				t.Fatalf("%s: there is no key %d", traffic.name, key)
+	all := makeKeys(keys)
+	known := make(map[string]bool)
+	for _, key := range all {
+		known[key] = true
+	}
+	for _, traffic := range makeTraffics(all) {
+		seen := make(map[string]bool)
+		for i := range traffic.len() {
+			key := traffic.key(i)
+			if !known[key] {
+				t.Fatalf("%s: there is no key %q", traffic.name, key)
 			}
 			seen[key] = true
 		}

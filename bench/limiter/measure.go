@@ -19,10 +19,25 @@ type settings struct {
 	rounds, keys, decisions int
 }
 
-// traffic is the order in which keys come.
+// traffic is the keys in the order in which they come.
 type traffic struct {
-	name  string
-	order []int32
+	name string
+
+	// They are side by side, so that the processor has each at hand when it comes, as it
+	// has that of a request which was just read. Strings anywhere in memory would have
+	// every limiter wait for its key, and pointers be work for the collector.
+	text string
+	ends []uint32
+}
+
+func (t *traffic) len() int { return len(t.ends) }
+
+func (t *traffic) key(i int) string {
+	begin := uint32(0)
+	if i > 0 {
+		begin = t.ends[i-1]
+	}
+	return t.text[begin:t.ends[i]]
 }
 
 // figures is what was measured of one contender, a value for each round.
@@ -43,7 +58,7 @@ var trafficNames = []string{"uniform", "zipf", "hot"}
 // so that none of them always comes first.
 func measure(ctx context.Context, s settings, contenders []contender) (*measurements, error) {
 	keys := makeKeys(s.keys)
-	traffics := makeTraffics(s.keys)
+	traffics := makeTraffics(keys)
 	m := &measurements{of: make(map[string]*figures)}
 	for _, c := range contenders {
 		m.of[c.name] = &figures{ns: make(map[string][]float64)}
@@ -79,25 +94,25 @@ func (f *figures) add(c contender, keys []string, traffics []traffic, decisions 
 	f.bytes = append(f.bytes, perKey(before, keys))
 	for _, t := range traffics {
 		runtime.GC() // what was filled or decided before is not this traffic's garbage
-		f.ns[t.name] = append(f.ns[t.name], cost(limiter, keys, t.order, decisions))
+		f.ns[t.name] = append(f.ns[t.name], cost(limiter, &t, decisions))
 	}
 	return nil
 }
 
 // cost returns the time that passes for a decision, in ns, while as many goroutines
 // decide as there are processors.
-func cost(limiter *instance, keys []string, order []int32, decisions int) float64 {
+func cost(limiter *instance, t *traffic, decisions int) float64 {
 	workers := runtime.GOMAXPROCS(0)
 	share := max(decisions/workers, 1)
 	var working sync.WaitGroup
 	begin := make(chan struct{})
 	for worker := range workers {
 		allow := limiter.worker()
-		from := worker * len(order) / workers
+		from := worker * t.len() / workers
 		working.Go(func() {
 			<-begin
 			for i := range share {
-				allow(keys[order[(from+i)%len(order)]])
+				allow(t.key((from + i) % t.len()))
 			}
 		})
 	}
@@ -155,21 +170,23 @@ func makeKeys(n int) []string {
 
 // makeTraffics returns the orders, the same in every run. They are drawn beforehand,
 // since drawing from a Zipf distribution takes longer than a decision.
-func makeTraffics(keys int) []traffic {
+func makeTraffics(keys []string) []traffic {
 	rnd := rand.New(rand.NewPCG(1, 2))
-	zipf := rand.NewZipf(rnd, 1.1, 1, uint64(keys-1))
+	zipf := rand.NewZipf(rnd, 1.1, 1, uint64(len(keys)-1))
 	draws := map[string]func() int{
-		"uniform": func() int { return rnd.IntN(keys) },
+		"uniform": func() int { return rnd.IntN(len(keys)) },
 		"zipf":    func() int { return int(zipf.Uint64()) },
-		"hot":     func() int { return 7 % keys },
+		"hot":     func() int { return 7 % len(keys) },
 	}
 	var all []traffic
 	for _, name := range trafficNames {
-		order := make([]int32, 1<<21)
-		for i := range order {
-			order[i] = int32(draws[name]())
+		var text strings.Builder
+		ends := make([]uint32, 1<<21)
+		for i := range ends {
+			text.WriteString(keys[draws[name]()])
+			ends[i] = uint32(text.Len())
 		}
-		all = append(all, traffic{name, order})
+		all = append(all, traffic{name, text.String(), ends})
 	}
 	return all
 }
