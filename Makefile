@@ -4,6 +4,7 @@
 
 CADDY_VERSION    := v2.11.9
 GOLANGCI_VERSION := v2.15.0
+TRAEFIK_VERSION  := v3.6.1
 MODULE           := github.com/isekai-gateway/isekai
 VERSION          ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 
@@ -36,7 +37,7 @@ GO     ?= go
 LINT   := $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help build run validate redis test test-race test-go test-e2e soak upgrade fuzz bench bench-micro bench-compare bench-tail bench-tuning bench-limiter bench-propagation bench-requestlog bench-scale lint libc-check fmt clean
+.PHONY: help build run validate redis test test-race test-go test-e2e soak upgrade fuzz bench bench-micro bench-compare bench-tail bench-tuning bench-limiter bench-propagation bench-requestlog bench-scale traefik lint libc-check fmt clean
 
 help: ## Show this list.
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z0-9-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -92,7 +93,15 @@ fuzz: ## Run every fuzz test for FUZZTIME (20s).
 	done
 
 bench: ## Measure forwarding against Caddy and, if installed, nginx, HAProxy and Traefik into bench/RESULTS.md (under 15 minutes).
-	cd bench && $(GO) run -tags=$(TAGS) ./forward -rounds $(ROUNDS)
+	cd bench && PATH="$(CURDIR)/bin:$$PATH" $(GO) run -tags=$(TAGS) ./forward -rounds $(ROUNDS)
+
+# From the module's own folder, since it replaces some of what it needs. The module is
+# without the pages of the dashboard, which are not needed.
+traefik: ## Build Traefik, for make bench and bench-tail, into bin/traefik (some minutes, 2 GB).
+	@work=$$(mktemp -d) && trap 'chmod -R u+w "$$work"; rm -rf "$$work"' EXIT && cd "$$work" && \
+	$(GO) mod download github.com/traefik/traefik/v3@$(TRAEFIK_VERSION) && \
+	cp -r "$$($(GO) env GOMODCACHE)/github.com/traefik/traefik/v3@$(TRAEFIK_VERSION)" traefik && chmod -R u+w traefik && cd traefik && \
+	$(GO) build -trimpath -ldflags='-s -w' -o "$(CURDIR)/bin/traefik" ./cmd/traefik
 
 bench-micro: ## Run the benchmarks of the packages.
 	$(GO) test -tags=$(TAGS) -run '^$$' -bench . -benchmem ./...
@@ -101,7 +110,7 @@ bench-compare: ## Compare routing table, cache, log queue and pipeline with libr
 	cd bench && $(GO) run -tags=$(TAGS) ./micro
 
 bench-tail: ## Measure p99 and p99.9 of all proxies at one rate into bench/RESULTS.md (under 10 minutes).
-	cd bench && $(GO) run -tags=$(TAGS) ./tail
+	cd bench && PATH="$(CURDIR)/bin:$$PATH" $(GO) run -tags=$(TAGS) ./tail
 
 bench-tuning: ## Measure what GOGC, PGO and settings change into docs/tuning.md (about 15 minutes).
 	cd bench && $(GO) run -tags=$(TAGS) ./tuning
