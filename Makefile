@@ -37,7 +37,7 @@ GO     ?= go
 LINT   := $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help build run validate redis test test-race test-go test-e2e soak upgrade fuzz bench bench-micro bench-compare bench-tail bench-tuning bench-limiter bench-propagation bench-requestlog bench-scale traefik lint libc-check fmt clean
+.PHONY: help build run validate servers test test-race test-go test-e2e soak upgrade fuzz bench bench-micro bench-compare bench-tail bench-tuning bench-limiter bench-propagation bench-requestlog bench-scale traefik lint libc-check fmt clean
 
 help: ## Show this list.
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z0-9-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,23 +52,26 @@ validate: build ## Check that Caddyfile.example is formatted and valid.
 	bin/caddy fmt $(CONFIG) >/dev/null
 	bin/caddy validate --config $(CONFIG) --adapter caddyfile
 
-test: test-go test-e2e ## Run all tests. PostgreSQL is found or downloaded; redis-server is found, or installed on Debian as root.
+test: test-go test-e2e ## Run all tests. PostgreSQL is found or downloaded; redis-server and pgbouncer are found, or installed on Debian as root.
 
-# Where it can't be had so, the tests that need it fail and say what to do.
-redis:
-	@if ! command -v redis-server >/dev/null && command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
-		echo "installing redis-server, which tests need"; \
-		{ apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y redis-server; } >/dev/null || true; \
-	fi
+# Where Redis can't be had so, the tests that need it fail and say what to do; without
+# PgBouncer, the test through it is left out.
+servers:
+	@for program in redis-server pgbouncer; do \
+		if ! command -v $$program >/dev/null && command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+			echo "installing $$program, which tests use"; \
+			{ apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y $$program; } >/dev/null || true; \
+		fi; \
+	done
 
 test-race: ## Run all tests, those of the packages under the race detector (needs a C compiler).
 	$(MAKE) test RACE=1
 
-test-go: redis ## Run the tests of the packages, and those of what measures them.
+test-go: servers ## Run the tests of the packages, and those of what measures them.
 	$(GO) test $(TEST_FLAGS) -timeout 20m ./...
 	cd bench && $(GO) test $(TEST_FLAGS) ./...
 
-test-e2e: redis ## Run the tests that drive a built binary: ISEKAI_E2E_BINARY, or one they build.
+test-e2e: servers ## Run the tests that drive a built binary: ISEKAI_E2E_BINARY, or one they build.
 	cd e2e && $(GO) test -tags=$(TAGS) -count=1 -timeout 20m ./...
 	cd deploy/test && $(GO) test -tags=$(TAGS) -count=1 ./...
 
