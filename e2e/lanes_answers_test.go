@@ -124,6 +124,16 @@ func TestBadAnswers(t *testing.T) {
 					if method != "HEAD" && result != want {
 						t.Errorf("%s is answered %.200q (%v), want %s", method, result, err, want)
 					}
+					if name == "full" && method == "HEAD" {
+						// A body is surplus then, and http.Transport may take the connection
+						// once more before it has seen that. No answer but the right one may
+						// come of it.
+						if got := g.send(http.MethodGet, good); got.status == http.StatusBadGateway {
+							t.Logf("a request came before the surplus was seen: %s", got)
+						} else if string(got.body) != token {
+							t.Errorf("GET %s is answered %s, want %s", good, got, token)
+						}
+					}
 					g.wantBody(good, token)
 				}
 			})

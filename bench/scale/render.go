@@ -92,7 +92,7 @@ func (m *measurements) renderTables(b *strings.Builder) {
 	for _, t := range traffics {
 		header = append(header, t.name)
 	}
-	header = append(header, "allocs", "build, s", "B/route", "of it table", "apply p50, us", "p99, us")
+	header = append(header, "allocs", "build, s", "B/route", "apply p50, us", "p99, us")
 	var rows [][]string
 	for _, f := range m.tables {
 		row := []string{fmt.Sprint(f.routes)}
@@ -107,7 +107,7 @@ func (m *measurements) renderTables(b *strings.Builder) {
 			row = append(row, cell)
 		}
 		rows = append(rows, append(row, fmt.Sprintf("%.3f", allocs), fmt.Sprintf("%.3f", quantile(f.build, .5).Seconds()),
-			fmt.Sprintf("%.0f", f.heap), fmt.Sprintf("%.0f", f.table),
+			fmt.Sprintf("%.0f", f.heap),
 			fmt.Sprintf("%.0f", us(quantile(f.apply, .5))), fmt.Sprintf("%.0f", us(quantile(f.apply, .99)))))
 	}
 	b.WriteString(report.Table(header, rows) + "\n")
