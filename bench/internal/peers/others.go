@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/isekai-gateway/isekai/bench/internal/load"
 	"github.com/isekai-gateway/isekai/bench/internal/procs"
 )
 
@@ -136,11 +137,21 @@ func Traefik(ctx context.Context, r *Rig, dir string) (*Running, error) {
 	if err := os.WriteFile(routes, fmt.Appendf(nil, traefikRoutes, r.Backend, r.certificate, r.key), 0o600); err != nil {
 		return nil, err
 	}
-	return startOther(ctx, r, dir, func(plain, secure string) (string, string, []string) {
+	t, err := startOther(ctx, r, dir, func(plain, secure string) (string, string, []string) {
 		config := filepath.Join(dir, "traefik.yml")
 		return config, fmt.Sprintf(traefikConfig, plain, secure, routes),
 			[]string{procs.Find("traefik"), "--configFile=" + config}
 	})
+	if err != nil {
+		return nil, err
+	}
+	// It listens before it has read its routes, and answers 404 until then.
+	url := "http://" + t.Address + load.RoutePath(0, "128")
+	if err := t.Process.Ready(ctx, func(ctx context.Context) error { return load.Get(ctx, url) }); err != nil {
+		t.Stop()
+		return nil, err
+	}
+	return t, nil
 }
 
 // startOther starts a program that reads one configuration file.
