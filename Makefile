@@ -57,12 +57,14 @@ test: test-go test-e2e ## Run all tests. PostgreSQL is found or downloaded; redi
 # Where Redis can't be had so, the tests that need it fail and say what to do; without
 # PgBouncer, the test through it is left out.
 servers:
-	@for program in redis-server pgbouncer; do \
-		if ! command -v $$program >/dev/null && command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+	@missing=$$(for program in redis-server pgbouncer; do command -v $$program >/dev/null || echo $$program; done); \
+	if [ -n "$$missing" ] && command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+		apt-get update -q >/dev/null || true; \
+		for program in $$missing; do \
 			echo "installing $$program, which tests use"; \
-			{ apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y $$program; } >/dev/null || true; \
-		fi; \
-	done
+			DEBIAN_FRONTEND=noninteractive apt-get install -q -y $$program >/dev/null || true; \
+		done; \
+	fi
 
 test-race: ## Run all tests, those of the packages under the race detector (needs a C compiler).
 	$(MAKE) test RACE=1
@@ -95,8 +97,11 @@ fuzz: ## Run every fuzz test for FUZZTIME (20s).
 		done; \
 	done
 
+# Where make traefik has put that.
+bench bench-tail: export PATH := $(CURDIR)/bin:$(PATH)
+
 bench: ## Measure forwarding against Caddy and, if installed, nginx, HAProxy and Traefik into bench/RESULTS.md (under 15 minutes).
-	cd bench && PATH="$(CURDIR)/bin:$$PATH" $(GO) run -tags=$(TAGS) ./forward -rounds $(ROUNDS)
+	cd bench && $(GO) run -tags=$(TAGS) ./forward -rounds $(ROUNDS)
 
 # From the module's own folder, since it replaces some of what it needs. The module is
 # without the pages of the dashboard, which are not needed.
@@ -113,7 +118,7 @@ bench-compare: ## Compare routing table, cache, log queue and pipeline with libr
 	cd bench && $(GO) run -tags=$(TAGS) ./micro
 
 bench-tail: ## Measure p99 and p99.9 of all proxies at one rate into bench/RESULTS.md (under 10 minutes).
-	cd bench && PATH="$(CURDIR)/bin:$$PATH" $(GO) run -tags=$(TAGS) ./tail
+	cd bench && $(GO) run -tags=$(TAGS) ./tail
 
 bench-tuning: ## Measure what GOGC, PGO and settings change into docs/tuning.md (about 15 minutes).
 	cd bench && $(GO) run -tags=$(TAGS) ./tuning

@@ -222,6 +222,21 @@ func TestPoolsAreShared(t *testing.T) {
 	}
 }
 
+// sendMany sends n requests at once. One that is not answered is an error of the test.
+func (g *gateway) sendMany(n int, path string) <-chan answer {
+	answers := make(chan answer)
+	for range n {
+		go func() {
+			got, err := g.trySend(http.MethodGet, path)
+			if err != nil {
+				g.t.Error(err)
+			}
+			answers <- got
+		}()
+	}
+	return answers
+}
+
 // TestBusyTarget bounds the requests in flight to a target.
 func TestBusyTarget(t *testing.T) {
 	t.Parallel()
@@ -239,16 +254,7 @@ func TestBusyTarget(t *testing.T) {
 	u.Policy = "first"
 	u.Targets[0].MaxRequests, u.Targets[1].MaxRequests = 2, 1
 	r := g.create(route{Path: "/x", TargetURL: a.url(), Upstream: u})
-	answers := make(chan answer)
-	for range 3 {
-		go func() {
-			got, err := g.trySend(http.MethodGet, "/x")
-			if err != nil {
-				t.Error(err)
-			}
-			answers <- got
-		}()
-	}
+	answers := g.sendMany(3, "/x")
 	for range 3 {
 		<-busy
 	}
@@ -290,17 +296,9 @@ func TestBusyTargetsAtOnce(t *testing.T) {
 		path := "/" + policy
 		g.create(route{Path: path, TargetURL: a.url(), Upstream: u})
 		for round := range rounds {
-			answers, release := make(chan answer), make(chan struct{})
+			release := make(chan struct{})
 			gate.Store(release)
-			for range clients {
-				go func() {
-					got, err := g.trySend(http.MethodGet, path)
-					if err != nil {
-						t.Error(err)
-					}
-					answers <- got
-				}()
-			}
+			answers := g.sendMany(clients, path)
 			// All that are refused are so before the first is let go.
 			for range clients - room {
 				if got := <-answers; got.status != http.StatusServiceUnavailable {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
@@ -74,18 +75,11 @@ func callOf(r *http.Request) *Call {
 	return call
 }
 
-// begin notes that the request goes to t now.
+// begin notes that the request goes to t now, which was reserved for it.
 func (c *Call) begin(t *target) {
 	c.attempts++
 	c.granted = false
-	if c.reserved == t {
-		c.reserved = nil
-	} else {
-		c.giveUp()
-		t.inFlight.Add(1)
-		t.load.inFlight.Add(1)
-	}
-	c.current, c.last = t, t
+	c.current, c.last, c.reserved = t, t, nil
 	t.requests.Add(1)
 }
 
@@ -114,18 +108,24 @@ func (c *Call) giveUp() {
 func (t *target) enter() bool {
 	if t.most == 0 {
 		t.load.inFlight.Add(1)
-	}
-	for t.most > 0 {
-		n := t.load.inFlight.Load()
-		if n >= t.most {
-			return false
-		}
-		if t.load.inFlight.CompareAndSwap(n, n+1) {
-			break
-		}
+	} else if !addBelow(&t.load.inFlight, t.most) {
+		return false
 	}
 	t.inFlight.Add(1)
 	return true
+}
+
+// addBelow adds 1 to n unless it is most or more, and says whether it did.
+func addBelow(n *atomic.Int64, most int64) bool {
+	for {
+		now := n.Load()
+		if now >= most {
+			return false
+		}
+		if n.CompareAndSwap(now, now+1) {
+			return true
+		}
+	}
 }
 
 func (t *target) exit() {

@@ -63,11 +63,8 @@ func keep(row *store.Route, host string) (k kept, ok bool) {
 	if !k.ownHost {
 		list = texts[:len(texts)-1]
 	}
-	room := 0
-	for _, text := range list {
-		room += len(text) + binary.MaxVarintLen16
-	}
-	buf := make([]byte, 0, room)
+	var space [512]byte // most are shorter, and copied once
+	buf := space[:0]
 	for _, text := range list {
 		buf = binary.AppendUvarint(buf, uint64(len(text)))
 		buf = append(buf, text...)
