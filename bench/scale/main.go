@@ -36,7 +36,7 @@ func run(ctx context.Context, args []string) error {
 	flags.IntVar(&s.matches, "matches", 1_000_000, "matches of a round, and requests that are made for them")
 	flags.IntVar(&s.rounds, "rounds", 5, "how often is measured what varies")
 	flags.IntVar(&s.applies, "applies", 500, "changes of one route")
-	flags.IntVar(&s.requests, "requests", 10_000, "requests of a round of load")
+	flags.IntVar(&s.requests, "requests", 60_000, "requests of a round of load, enough for several cycles of the collector")
 	flags.IntVar(&s.logRows, "log-rows", 200_000, "rows of the request log whose size is measured")
 	results := flags.String("results", "RESULTS.md", "the file whose section is written, or - for none")
 	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
