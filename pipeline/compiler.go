@@ -193,7 +193,7 @@ func (c *compiler) compile(route *routing.Route) (*Pipeline, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Pipeline{Route: route, target: target, bodyMax: c.bodyMax, limit: c.limits.newLimit(row), limits: c.limits}
+	p := &Pipeline{Route: route, pattern: route.Pattern(), target: target, bodyMax: c.bodyMax, limit: c.limits.newLimit(row), limits: c.limits}
 	if p.cors, err = newCORS(route); err != nil {
 		return nil, err
 	}

@@ -29,6 +29,7 @@ type Pipeline struct {
 	// Route is what was compiled.
 	Route *routing.Route
 
+	pattern   *routing.Pattern // the route's
 	target    *proxy.Target
 	forwarder *proxy.Forwarder
 	handler   caddyhttp.Handler // the plugins, with forward at their end
@@ -174,7 +175,7 @@ func (f forward) ServeHTTP(w http.ResponseWriter, r *http.Request) (err error) {
 	}
 	u := &x.forwarded
 	*u = *r.URL
-	SetPath(u, f.p.target.Path(route.Pattern(), x.Path, path, route.Spec().StripPrefix))
+	SetPath(u, f.p.target.Path(f.p.pattern, x.Path, path, route.Spec().StripPrefix))
 	outer := r.URL
 	r.URL = u
 	defer func() { r.URL = outer }()

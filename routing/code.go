@@ -27,8 +27,8 @@ type code struct {
 func (p *Pattern) code() code {
 	var c code
 	n := 0
-	for _, s := range p.segs {
-		if s.kind == kindExpr || n+1+int(s.end-s.start) > codeMax && s.kind == kindLiteral || n+2 > codeMax {
+	for _, s := range p.segs.all(0) {
+		if s.kind == kindExpr || n+1+s.end-s.start > codeMax && s.kind == kindLiteral || n+2 > codeMax {
 			return code{}
 		}
 		switch s.kind {

@@ -44,11 +44,11 @@ func TestCodeMatchesAsItsPattern(t *testing.T) {
 		coded++
 		for range 8 {
 			var path strings.Builder
-			depth := rnd.IntN(len(p.segs) + 1)
-			for i := depth; i < len(p.segs)+rnd.IntN(3)-1; i++ {
+			depth := rnd.IntN(p.segs.len() + 1)
+			for i := depth; i < p.segs.len()+rnd.IntN(3)-1; i++ {
 				path.WriteByte('/')
-				if i < len(p.segs) && p.segs[i].kind == kindLiteral && rnd.IntN(8) > 0 {
-					path.WriteString(p.literal(p.segs[i]))
+				if i < p.segs.len() && p.segs.kind(i) == kindLiteral && rnd.IntN(8) > 0 {
+					path.WriteString(p.literal(p.segs.at(i)))
 				} else if rnd.IntN(8) > 0 {
 					path.WriteString(texts[rnd.IntN(len(texts))])
 				}

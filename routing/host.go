@@ -147,3 +147,19 @@ func lowerASCII(s string) string {
 	}
 	return string(b)
 }
+
+// hostCache is parsed hosts by how they are written: of very many rows, most name one of
+// few. A nil one keeps nothing.
+type hostCache map[string]string
+
+// parse is ParseHost.
+func (c hostCache) parse(text string) (string, error) {
+	if host, ok := c[text]; ok {
+		return host, nil
+	}
+	host, err := ParseHost(text)
+	if err == nil && c != nil {
+		c[text] = host
+	}
+	return host, err
+}

@@ -95,14 +95,16 @@ func (f *forest) setTree(e *edit, pattern string, t tree) {
 }
 
 func (f *forest) add(e *edit, r *Route) {
-	was := f.tree(r.host)
-	if is := was.insert(e, r, 0, 0); is != was {
-		f.setTree(e, r.host, is)
+	host, p := r.MatchHost(), r.pattern()
+	was := f.tree(host)
+	if is := was.insert(e, r, &p, 0, 0); is != was {
+		f.setTree(e, host, is)
 	}
 }
 
 func (f *forest) drop(e *edit, r *Route) {
-	f.setTree(e, r.host, f.tree(r.host).remove(e, r, 0))
+	host, p := r.MatchHost(), r.pattern()
+	f.setTree(e, host, f.tree(host).remove(e, r, &p, 0))
 }
 
 // levels yields the trees of a request's host, the most specific first.
@@ -250,7 +252,7 @@ func (s *search) exprs(children []exprChild, depth int, seg, after string) *Rout
 
 // before reports whether a comes before b, both of which match the request.
 func (s *search) before(a, b *Route) bool {
-	if c := a.pattern.compare(&b.pattern); c != 0 {
+	if c := a.comparePatterns(b); c != 0 {
 		return c < 0
 	}
 	ra, rb := a.rank(s.q.Method, s.bit), b.rank(s.q.Method, s.bit)

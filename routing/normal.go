@@ -6,7 +6,7 @@ import "github.com/isekai-gateway/isekai/store"
 // in which they are matched. The path stays as it was written.
 func (r *Route) Normalized() *store.Route {
 	row := *r.Row()
-	row.Host = r.host
+	row.Host = r.MatchHost()
 	row.Method = r.Methods().String()
 	return &row
 }

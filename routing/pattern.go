@@ -1,6 +1,8 @@
 package routing
 
 import (
+	"encoding/binary"
+	"iter"
 	"regexp"
 	"strings"
 )
@@ -17,18 +19,60 @@ const (
 	kindRest         // nothing, or all that is left
 )
 
-// segment is one segment of a pattern, as offsets into the pattern's text. They
-// fit, since that text is at most maxPattern long.
+// segment is one segment of a pattern, as offsets into the pattern's text.
 type segment struct {
 	kind       kind
-	start, end uint16 // the whole segment, with braces
-	nameEnd    uint16 // the name is from start+1 to here, unless kindLiteral
+	start, end int // the whole segment, with braces
+	nameEnd    int // the name is from start+1 to here, unless kindLiteral
+}
+
+// segments are those of a pattern, one after the other, in a form that can be kept with
+// other texts: the kind, and the ends of the segment and of its name in two bytes each.
+// They fit, since a pattern's text is at most maxPattern long.
+type segments string
+
+// segmentSize is how many bytes one takes.
+const segmentSize = 5
+
+func appendSegment(b []byte, s segment) []byte {
+	b = append(b, byte(s.kind))
+	b = binary.LittleEndian.AppendUint16(b, uint16(s.end))
+	return binary.LittleEndian.AppendUint16(b, uint16(s.nameEnd))
+}
+
+func (s segments) len() int { return len(s) / segmentSize }
+
+func (s segments) kind(i int) kind { return kind(s[i*segmentSize]) }
+
+// end returns where segment i ends in the text, 0 for the one before the first.
+func (s segments) end(i int) int {
+	if i < 0 {
+		return 0
+	}
+	return s.number(i*segmentSize + 1)
+}
+
+func (s segments) number(at int) int { return int(s[at]) | int(s[at+1])<<8 }
+
+func (s segments) at(i int) segment {
+	return segment{kind: s.kind(i), start: s.end(i-1) + 1, end: s.end(i), nameEnd: s.number(i*segmentSize + 3)}
+}
+
+// all yields the segments from the given one on.
+func (s segments) all(from int) iter.Seq2[int, segment] {
+	return func(yield func(int, segment) bool) {
+		for i := from; i < s.len(); i++ {
+			if !yield(i, s.at(i)) {
+				return
+			}
+		}
+	}
 }
 
 // Pattern is a parsed path pattern. It is immutable and safe for concurrent use.
 type Pattern struct {
 	text  string
-	segs  []segment
+	segs  segments
 	exprs *[]*regexp.Regexp // of the regexp segments, in order; nil if there are none
 }
 
@@ -50,7 +94,7 @@ func (p *Pattern) source(s segment) string { return p.text[s.nameEnd+1 : s.end-1
 // nothing but the names of parameters.
 func (p *Pattern) Key() string {
 	var b strings.Builder
-	for _, s := range p.segs {
+	for _, s := range p.segs.all(0) {
 		b.WriteByte('/')
 		switch s.kind {
 		case kindLiteral:
@@ -70,7 +114,7 @@ func (p *Pattern) Key() string {
 // that is written "*" has no name and is not among them.
 func (p *Pattern) ParamNames() []string {
 	var names []string
-	for _, s := range p.segs {
+	for _, s := range p.segs.all(0) {
 		if s.kind != kindLiteral && p.name(s) != "" {
 			names = append(names, p.name(s))
 		}
@@ -82,7 +126,7 @@ func (p *Pattern) ParamNames() []string {
 // first parameter, without a slash at the end: "/orders" for "/orders/{id}", "" for
 // "/{id}". For a pattern without parameters it is the whole path.
 func (p *Pattern) LiteralPrefix() string {
-	for _, s := range p.segs {
+	for _, s := range p.segs.all(0) {
 		if s.kind != kindLiteral {
 			return p.text[:s.start-1]
 		}
@@ -97,7 +141,7 @@ func (p *Pattern) Match(path string) bool { return p.matchFrom(0, path) }
 // canonical path that it matches. A named rest has the value without its leading
 // slash, and an empty one if nothing is left.
 func (p *Pattern) AppendParams(dst []Param, path string) []Param {
-	for _, s := range p.segs {
+	for _, s := range p.segs.all(0) {
 		if s.kind == kindRest {
 			if name := p.name(s); name != "" {
 				dst = append(dst, Param{name, strings.TrimPrefix(path, "/")})
@@ -129,8 +173,7 @@ func cutSegment(path string) (seg, rest string) {
 // matchFrom reports whether the segments of the pattern from the given one on
 // match rest, which is empty or starts with a slash.
 func (p *Pattern) matchFrom(depth int, rest string) bool {
-	for i := depth; i < len(p.segs); i++ {
-		s := p.segs[i]
+	for i, s := range p.segs.all(depth) {
 		if s.kind == kindRest {
 			return true
 		}
@@ -139,7 +182,7 @@ func (p *Pattern) matchFrom(depth int, rest string) bool {
 		}
 		if s.kind == kindLiteral {
 			// With the slash before it, and up to one.
-			n := int(s.end-s.start) + 1
+			n := s.end - s.start + 1
 			if len(rest) < n || rest[:n] != p.text[s.start-1:s.end] || len(rest) > n && rest[n] != '/' {
 				return false
 			}
@@ -163,8 +206,8 @@ func (p *Pattern) matchFrom(depth int, rest string) bool {
 // expr returns the regexp of segment i.
 func (p *Pattern) expr(i int) *regexp.Regexp {
 	n := 0
-	for _, s := range p.segs[:i] {
-		if s.kind == kindExpr {
+	for j := range i {
+		if p.segs.kind(j) == kindExpr {
 			n++
 		}
 	}
@@ -173,8 +216,8 @@ func (p *Pattern) expr(i int) *regexp.Regexp {
 
 // kindAt returns the kind of segment i, kindEnd after the last.
 func (p *Pattern) kindAt(i int) kind {
-	if i < len(p.segs) {
-		return p.segs[i].kind
+	if i < p.segs.len() {
+		return p.segs.kind(i)
 	}
 	return kindEnd
 }
@@ -195,7 +238,7 @@ func (p *Pattern) compare(o *Pattern) int {
 
 // sameSegment reports whether segment i of both patterns matches the same texts.
 func (p *Pattern) sameSegment(o *Pattern, i int) bool {
-	a, b := p.segs[i], o.segs[i]
+	a, b := p.segs.at(i), o.segs.at(i)
 	if a.kind != b.kind {
 		return false
 	}
@@ -211,19 +254,16 @@ func (p *Pattern) sameSegment(o *Pattern, i int) bool {
 
 // textFrom returns the text from the given segment on, with the slash before it.
 func (p *Pattern) textFrom(depth int) string {
-	if depth == len(p.segs) {
-		return ""
-	}
-	return p.text[p.segs[depth].start-1:]
+	return p.text[p.segs.end(depth-1):]
 }
 
 // sameFrom reports whether both patterns are equal, but for names of parameters,
 // from the given segment on.
 func (p *Pattern) sameFrom(o *Pattern, depth int) bool {
-	if len(p.segs) != len(o.segs) {
+	if p.segs.len() != o.segs.len() {
 		return false
 	}
-	for i := depth; i < len(p.segs); i++ {
+	for i := depth; i < p.segs.len(); i++ {
 		if !p.sameSegment(o, i) {
 			return false
 		}

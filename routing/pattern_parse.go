@@ -36,7 +36,7 @@ const (
 // percent-encoded, 32 parameters, and for a regexp 512 bytes and 2,500 compiled
 // instructions. Errors say what to write instead.
 func ParsePattern(s string) (*Pattern, error) {
-	p, err := parsePattern(s, nil, compileExpr)
+	p, err := parsePattern(s, compileExpr)
 	if err != nil {
 		return nil, err
 	}
@@ -60,9 +60,8 @@ func compileExpr(source string) (*regexp.Regexp, error) {
 	return regexp.Compile("^(?:" + source + ")$")
 }
 
-// parsePattern is ParsePattern with room for segments, and with a way to share
-// compiled regexps.
-func parsePattern(s string, room *compileRoom, compile func(string) (*regexp.Regexp, error)) (Pattern, error) {
+// parsePattern is ParsePattern with a way to share compiled regexps.
+func parsePattern(s string, compile func(string) (*regexp.Regexp, error)) (Pattern, error) {
 	switch {
 	case s == "":
 		return Pattern{}, errors.New(`must not be empty; write "/*" to match every path`)
@@ -71,7 +70,7 @@ func parsePattern(s string, room *compileRoom, compile func(string) (*regexp.Reg
 	case len(s) > maxPattern:
 		return Pattern{}, fmt.Errorf("must not be longer than %d bytes", maxPattern)
 	}
-	b := patternBuilder{p: Pattern{segs: room.take(s)}, compile: compile}
+	b := patternBuilder{compile: compile}
 	for i := 0; i < len(s); {
 		start := i + 1
 		end := patternSegmentEnd(s, start)
@@ -89,56 +88,8 @@ func parsePattern(s string, room *compileRoom, compile func(string) (*regexp.Reg
 	} else {
 		b.p.text = string(b.text)
 	}
-	b.p.segs = slices.Clip(b.p.segs)
-	room.taken(b.p.segs)
+	b.p.segs = segments(b.segs)
 	return b.p, nil
-}
-
-// compileRoom is what the rows of a whole table are compiled with. Their patterns have
-// their segments side by side, since very many small slices would take more, and a host
-// is parsed once for all that name it. A nil one is for one row alone.
-type compileRoom struct {
-	free  []segment
-	hosts map[string]string // by how they are written
-}
-
-// host is ParseHost.
-func (m *compileRoom) host(text string) (string, error) {
-	if m == nil {
-		return ParseHost(text)
-	}
-	host, ok := m.hosts[text]
-	if ok {
-		return host, nil
-	}
-	host, err := ParseHost(text)
-	if err == nil {
-		m.hosts[text] = host
-	}
-	return host, err
-}
-
-// roomSize is how many segments are made room for at once. The last pattern that has its
-// segments there keeps all of it in memory.
-const roomSize = 256
-
-// take returns an empty slice to append the segments of a pattern to.
-func (m *compileRoom) take(pattern string) []segment {
-	most := strings.Count(pattern, "/")
-	if m == nil || most > roomSize {
-		return make([]segment, 0, most)
-	}
-	if most > len(m.free) {
-		m.free = make([]segment, roomSize)
-	}
-	return m.free[:0:most]
-}
-
-// taken keeps the segments for good, which are appended to what take has returned.
-func (m *compileRoom) taken(segs []segment) {
-	if m != nil && len(segs) > 0 && len(m.free) > 0 && &segs[0] == &m.free[0] {
-		m.free = m.free[len(segs):]
-	}
 }
 
 // patternSegmentEnd returns where the segment that starts at start ends: at the
@@ -193,6 +144,7 @@ func bracketsEnd(s string, i int) int {
 type patternBuilder struct {
 	p       Pattern
 	text    []byte
+	segs    []byte
 	params  int
 	compile func(string) (*regexp.Regexp, error)
 }
@@ -239,7 +191,7 @@ func (b *patternBuilder) append(k kind, text string, nameLen int) {
 	b.text = append(b.text, '/')
 	start := len(b.text)
 	b.text = append(b.text, text...)
-	b.p.segs = append(b.p.segs, segment{kind: k, start: uint16(start), end: uint16(len(b.text)), nameEnd: uint16(start + nameLen)})
+	b.segs = appendSegment(b.segs, segment{kind: k, end: len(b.text), nameEnd: start + nameLen})
 }
 
 func (b *patternBuilder) addLiteral(seg string) error {
@@ -345,8 +297,7 @@ func (b *patternBuilder) expr(name, source string) (*regexp.Regexp, error) {
 }
 
 func (b *patternBuilder) names() []string {
-	p := b.p
-	p.text = string(b.text)
+	p := Pattern{text: string(b.text), segs: segments(b.segs)}
 	return p.ParamNames()
 }
 

@@ -9,7 +9,6 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
-	"strings"
 
 	"github.com/isekai-gateway/isekai/store"
 )
@@ -22,14 +21,12 @@ type Route struct {
 	bits methodBits // of methods
 	more *extras    // nil if there are none; most routes have none
 
-	pattern Pattern
-	host    string // as ParseHost returns it
-
 	kept
 }
 
 // extras is what few routes have.
 type extras struct {
+	exprs          *[]*regexp.Regexp // of the pattern
 	headers, query []predicate
 	methods        MethodSet    // with those that are not among the usual ones
 	problem        error        // why the row does not compile
@@ -54,7 +51,11 @@ func (r *Route) Row() *store.Route {
 	if row := r.extras().row; row != nil {
 		return row
 	}
-	return r.row(r.host)
+	row := r.row()
+	if !r.ownKey {
+		row.MatchKey = matchKey(r.MatchHost(), r.Pattern(), r.extras(), row.Priority)
+	}
+	return row
 }
 
 // Timeout returns the seconds that an exchange may take, 0 for no bound.
@@ -70,11 +71,25 @@ func broken(row *store.Route, err error) *Route {
 	return &Route{kept: kept{ID: row.ID, Revision: row.Revision}, more: &extras{problem: err, row: row}}
 }
 
-// Pattern returns the compiled path.
-func (r *Route) Pattern() *Pattern { return &r.pattern }
+// Pattern returns the compiled path, put together anew by each call.
+func (r *Route) Pattern() *Pattern {
+	p := r.pattern()
+	return &p
+}
 
-// MatchHost returns the host that the route matches, as ParseHost returns it.
-func (r *Route) MatchHost() string { return r.host }
+func (r *Route) pattern() Pattern {
+	p := Pattern{text: r.text(textPattern), segs: segments(r.text(textSegments))}
+	if r.more != nil {
+		p.exprs = r.more.exprs
+	}
+	return p
+}
+
+// comparePatterns is Pattern.compare of both routes' patterns.
+func (r *Route) comparePatterns(o *Route) int {
+	a, b := r.pattern(), o.pattern()
+	return a.compare(&b)
+}
 
 // Methods returns the methods that the route names.
 func (r *Route) Methods() MethodSet {
@@ -98,7 +113,8 @@ func (r *Route) matchFrom(depth int, rest string) bool {
 	if r.code.size > 0 {
 		return r.code.matchFrom(depth, rest)
 	}
-	return r.pattern.matchFrom(depth, rest)
+	p := r.pattern()
+	return p.matchFrom(depth, rest)
 }
 
 // Compile checks and compiles what a row matches. Everything that is wrong comes
@@ -112,19 +128,18 @@ func Compile(r *store.Route) (*Route, error) {
 }
 
 // compile is Compile with what a whole table shares and a way to share compiled regexps.
-func compile(r *store.Route, room *compileRoom, expr func(string) (*regexp.Regexp, error)) (*Route, error) {
+func compile(r *store.Route, hosts hostCache, expr func(string) (*regexp.Regexp, error)) (*Route, error) {
 	var errs store.FieldErrors
 	if r.DecodeError != "" {
 		errs.Add("spec", r.DecodeError)
 		return nil, errs
 	}
-	c := new(Route)
-	var err error
-	if c.pattern, err = parsePattern(r.Path, room, expr); err != nil {
+	pattern, err := parsePattern(r.Path, expr)
+	if err != nil {
 		errs.Add("path", err.Error())
 	}
-	c.code = c.pattern.code()
-	if c.host, err = room.host(r.Host); err != nil {
+	host, err := hosts.parse(r.Host)
+	if err != nil {
 		errs.Add("host", err.Error())
 	}
 	methods, err := ParseMethods(r.Method)
@@ -133,9 +148,9 @@ func compile(r *store.Route, room *compileRoom, expr func(string) (*regexp.Regex
 	}
 	headers := compilePredicates("headers", r.Headers, headerName, &errs)
 	query := compilePredicates("query", r.Query, queryName, &errs)
-	c.bits = methods.bits
-	if len(headers) > 0 || len(query) > 0 || len(methods.custom) > 0 {
-		c.more = &extras{headers: headers, query: query, methods: methods}
+	c := &Route{code: pattern.code(), bits: methods.bits}
+	if len(headers) > 0 || len(query) > 0 || len(methods.custom) > 0 || pattern.exprs != nil {
+		c.more = &extras{exprs: pattern.exprs, headers: headers, query: query, methods: methods}
 	}
 	if r.Priority < math.MinInt32 || r.Priority > math.MaxInt32 {
 		errs.Add("priority", fmt.Sprintf("must be from %d to %d", math.MinInt32, math.MaxInt32))
@@ -143,15 +158,13 @@ func compile(r *store.Route, room *compileRoom, expr func(string) (*regexp.Regex
 	if err := errs.Err(); err != nil {
 		return nil, err
 	}
+	derived := r.MatchKey == matchKey(host, &pattern, c.extras(), r.Priority)
 	var whole bool
-	if c.kept, whole = keep(r, c.host); !whole {
+	if c.kept, whole = keep(r, host, &pattern, derived); !whole {
 		if c.more == nil {
 			c.more = &extras{methods: methods}
 		}
 		c.more.row = r
-	}
-	if path := c.Path(); path == c.pattern.text {
-		c.pattern.text = path // one copy of the text is enough
 	}
 	return c, nil
 }
@@ -167,26 +180,34 @@ func MatchKey(r *store.Route) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	var b strings.Builder
-	b.WriteString(c.host + " " + strconv.Quote(c.pattern.Key()))
-	for _, p := range c.extras().headers {
-		b.WriteString(" header " + p.name + "=" + strconv.Quote(p.value))
+	return matchKey(c.MatchHost(), c.Pattern(), c.extras(), r.Priority), nil
+}
+
+func matchKey(host string, pattern *Pattern, more *extras, priority int) string {
+	var space [maxReadableKey]byte
+	b := append(append(space[:0], host...), ' ')
+	b = strconv.AppendQuote(b, pattern.Key())
+	for _, p := range more.headers {
+		b = append(append(append(b, " header "...), p.name...), '=')
+		b = strconv.AppendQuote(b, p.value)
 	}
-	for _, p := range c.extras().query {
-		b.WriteString(" query " + strconv.Quote(p.name) + "=" + strconv.Quote(p.value))
+	for _, p := range more.query {
+		b = append(strconv.AppendQuote(append(b, " query "...), p.name), '=')
+		b = strconv.AppendQuote(b, p.value)
 	}
-	b.WriteString(" priority " + strconv.Itoa(r.Priority))
-	if b.Len() > maxReadableKey {
-		sum := sha256.Sum256([]byte(b.String()))
-		return "sha256:" + hex.EncodeToString(sum[:]), nil
+	b = strconv.AppendInt(append(b, " priority "...), int64(priority), 10)
+	if len(b) > maxReadableKey {
+		sum := sha256.Sum256(b)
+		return "sha256:" + hex.EncodeToString(sum[:])
 	}
-	return b.String(), nil
+	return string(b)
 }
 
 // sameMatch reports whether both routes have equal match keys.
 func (r *Route) sameMatch(o *Route) bool {
 	a, b := r.extras(), o.extras()
-	return r.host == o.host && r.priority == o.priority && r.pattern.sameFrom(&o.pattern, 0) &&
+	p, q := r.pattern(), o.pattern()
+	return r.MatchHost() == o.MatchHost() && r.priority == o.priority && p.sameFrom(&q, 0) &&
 		slices.Equal(a.headers, b.headers) && slices.Equal(a.query, b.query)
 }
 
@@ -204,7 +225,7 @@ func (r *Route) compareRest(o *Route) int {
 
 // describe names the route in a text for people.
 func (r *Route) describe() string {
-	what := r.Methods().String() + " " + r.host + r.pattern.text
+	what := r.Methods().String() + " " + r.MatchHost() + r.text(textPattern)
 	if name := r.Name(); name != "" {
 		what = strconv.Quote(name) + ", " + what
 	}

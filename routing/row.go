@@ -16,15 +16,29 @@ type kept struct {
 	// The row's id and revision.
 	ID, Revision int64
 
-	// Name, path, method, target and match key of the row, and the host if it is not the
-	// route's, one after the other, each behind its length.
+	// What the constants that begin with text count, each behind its length.
 	texts string
 
 	spec                         *store.Spec // nil for an empty one
 	createdAt, updatedAt         int64       // ns since the Unix epoch, or never
 	rateLimit, timeout, priority int32
-	enabled, ownHost             bool
+	enabled                      bool
+	ownPath, ownHost, ownKey     bool // they can't be had from what the route matches
 }
+
+// The texts of a row, in their order. Those that can be had from what the route matches
+// are empty or left out.
+const (
+	textSegments = iota // Pattern.segs
+	textPattern         // Pattern.text
+	textHost            // as ParseHost returns it
+	textName
+	textMethod
+	textTarget
+	textMatchKey // if ownKey
+	textPath     // if ownPath
+	textRowHost  // if ownHost
+)
 
 // never stands for the zero time.
 const never = math.MinInt64
@@ -43,14 +57,14 @@ func keptTime(ns int64) time.Time {
 	return time.Unix(0, ns).UTC()
 }
 
-// keep keeps a row, of a route whose host is the given one. Whether it is whole, or needs
-// more than there is room for, ok says.
-func keep(row *store.Route, host string) (k kept, ok bool) {
+// keep keeps a row with what it matches. derived says that the row's match key is that of
+// what it matches. Whether the row is whole, or needs more than there is room for, ok says.
+func keep(row *store.Route, host string, p *Pattern, derived bool) (k kept, ok bool) {
 	k = kept{
 		ID: row.ID, Revision: row.Revision,
 		createdAt: keepTime(row.CreatedAt), updatedAt: keepTime(row.UpdatedAt),
 		rateLimit: int32(row.RateLimit), timeout: int32(row.Timeout), priority: int32(row.Priority),
-		enabled: row.Enabled, ownHost: row.Host != host,
+		enabled: row.Enabled, ownPath: row.Path != p.text, ownHost: row.Host != host, ownKey: !derived,
 	}
 	ok = int(k.rateLimit) == row.RateLimit && int(k.timeout) == row.Timeout && int(k.priority) == row.Priority &&
 		keptTime(k.createdAt).Equal(row.CreatedAt) && keptTime(k.updatedAt).Equal(row.UpdatedAt) && row.DeletedAt == nil
@@ -58,14 +72,23 @@ func keep(row *store.Route, host string) (k kept, ok bool) {
 		spec := row.Spec
 		k.spec = &spec
 	}
-	texts := [...]string{row.Name, row.Path, row.Method, row.TargetURL, row.MatchKey, row.Host}
-	list := texts[:]
-	if !k.ownHost {
-		list = texts[:len(texts)-1]
+	texts := [...]string{
+		textSegments: string(p.segs), textPattern: p.text, textHost: host, textName: row.Name,
+		textMethod: row.Method, textTarget: row.TargetURL, textMatchKey: "", textPath: "", textRowHost: "",
+	}
+	if k.ownKey {
+		texts[textMatchKey] = row.MatchKey
+	}
+	end := textPath
+	if k.ownPath {
+		texts[textPath], end = row.Path, textRowHost
+	}
+	if k.ownHost {
+		texts[textRowHost], end = row.Host, len(texts)
 	}
 	var space [512]byte // most are shorter, and copied once
 	buf := space[:0]
-	for _, text := range list {
+	for _, text := range texts[:end] {
 		buf = binary.AppendUvarint(buf, uint64(len(text)))
 		buf = append(buf, text...)
 	}
@@ -86,17 +109,35 @@ func cutText(s string) (text, rest string) {
 	return s[:n], s[n:]
 }
 
-// Name returns the route's name, empty if it has none.
-func (k *kept) Name() string {
-	name, _ := cutText(k.texts)
-	return name
+// text returns one of the texts.
+func (k *kept) text(which int) string {
+	text, rest := cutText(k.texts)
+	for range which {
+		text, rest = cutText(rest)
+	}
+	return text
 }
+
+// MatchHost returns the host that the route matches, as ParseHost returns it.
+func (k *kept) MatchHost() string { return k.text(textHost) }
+
+// Name returns the route's name, empty if it has none.
+func (k *kept) Name() string { return k.text(textName) }
 
 // Path returns the path pattern as the row has it.
 func (k *kept) Path() string {
-	_, rest := cutText(k.texts)
-	path, _ := cutText(rest)
-	return path
+	if k.ownPath {
+		return k.text(textPath)
+	}
+	return k.text(textPattern)
+}
+
+// host returns the host as the row has it.
+func (k *kept) host() string {
+	if k.ownHost {
+		return k.text(textRowHost)
+	}
+	return k.MatchHost()
 }
 
 // Enabled returns whether the route is to be served.
@@ -112,19 +153,13 @@ func (k *kept) Spec() *store.Spec {
 	return k.spec
 }
 
-// row returns the row, whose host is the given one unless it is written otherwise.
-func (k *kept) row(host string) *store.Route {
-	row := &store.Route{
-		ID: k.ID, Revision: k.Revision, Host: host, Enabled: k.enabled,
+// row returns the row, without a match key that can be had from what the route matches.
+func (k *kept) row() *store.Route {
+	return &store.Route{
+		ID: k.ID, Revision: k.Revision, Enabled: k.enabled,
+		Name: k.Name(), Host: k.host(), Path: k.Path(), Method: k.text(textMethod),
+		TargetURL: k.text(textTarget), MatchKey: k.text(textMatchKey),
 		RateLimit: int(k.rateLimit), Timeout: int(k.timeout), Priority: int(k.priority),
 		Spec: *k.Spec(), CreatedAt: keptTime(k.createdAt), UpdatedAt: keptTime(k.updatedAt),
 	}
-	rest := k.texts
-	for _, text := range []*string{&row.Name, &row.Path, &row.Method, &row.TargetURL, &row.MatchKey} {
-		*text, rest = cutText(rest)
-	}
-	if k.ownHost {
-		row.Host, _ = cutText(rest)
-	}
-	return row
 }

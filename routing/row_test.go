@@ -17,17 +17,23 @@ func TestRowsAreKeptWhole(t *testing.T) {
 	t.Parallel()
 	when := time.Date(2026, 12, 1, 12, 30, 15, 123456789, time.UTC)
 	edits := map[string]func(*store.Route){
-		"as new":        func(*store.Route) {},
-		"texts":         func(r *store.Route) { r.Name, r.MatchKey, r.Method = "héllo", "a key", "get, Post" },
-		"long texts":    func(r *store.Route) { r.Name, r.TargetURL = strings.Repeat("n", 127), strings.Repeat("t", 70000) },
-		"host":          func(r *store.Route) { r.Host = "api.example.com" },
-		"other host":    func(r *store.Route) { r.Host, r.MatchKey = "API.example.com.", "k" },
-		"path":          func(r *store.Route) { r.Path = "/%61/{x}/{y:[a-z]+}/*" },
-		"numbers":       func(r *store.Route) { r.RateLimit, r.Timeout, r.Priority, r.Revision = 7, 0, -3, 1<<40 },
-		"large numbers": func(r *store.Route) { r.RateLimit, r.Timeout = math.MaxInt64, 1<<40 },
-		"disabled":      func(r *store.Route) { r.Enabled = false },
-		"times":         func(r *store.Route) { r.CreatedAt, r.UpdatedAt = when, when.Add(time.Hour) },
-		"far times":     func(r *store.Route) { r.CreatedAt = time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC) },
+		"as new":     func(*store.Route) {},
+		"texts":      func(r *store.Route) { r.Name, r.MatchKey, r.Method = "héllo", "a key", "get, Post" },
+		"long texts": func(r *store.Route) { r.Name, r.TargetURL = strings.Repeat("n", 127), strings.Repeat("t", 70000) },
+		"host":       func(r *store.Route) { r.Host = "api.example.com" },
+		"other host": func(r *store.Route) { r.Host, r.MatchKey = "API.example.com.", "k" },
+		"path":       func(r *store.Route) { r.Path = "/%61/{x}/{y:[a-z]+}/*" },
+		"other both": func(r *store.Route) { r.Path, r.Host = "/%61/b", "API.example.com" },
+		"match key": func(r *store.Route) {
+			r.Host, r.Path, r.Priority, r.MatchKey = "a.example.com", "/%61/{x}/{y:[a-z]+}/*", -3, "its own"
+			r.Headers, r.Query = map[string]string{"X-A": "b"}, map[string]string{"a b": "c"}
+		},
+		"long match key": func(r *store.Route) { r.Path, r.MatchKey = "/"+strings.Repeat("long", 300), "its own" },
+		"numbers":        func(r *store.Route) { r.RateLimit, r.Timeout, r.Priority, r.Revision = 7, 0, -3, 1<<40 },
+		"large numbers":  func(r *store.Route) { r.RateLimit, r.Timeout = math.MaxInt64, 1<<40 },
+		"disabled":       func(r *store.Route) { r.Enabled = false },
+		"times":          func(r *store.Route) { r.CreatedAt, r.UpdatedAt = when, when.Add(time.Hour) },
+		"far times":      func(r *store.Route) { r.CreatedAt = time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC) },
 		"policies": func(r *store.Route) {
 			r.Headers, r.StripPrefix = map[string]string{"X-A": "b"}, true
 			r.Upstream = &store.Upstream{Policy: "first"}
@@ -40,6 +46,12 @@ func TestRowsAreKeptWhole(t *testing.T) {
 			row := store.NewRoute("/a", "http://10.0.0.1")
 			row.ID = 7
 			edit(row)
+			if row.MatchKey == "its own" {
+				var err error
+				if row.MatchKey, err = routing.MatchKey(row); err != nil {
+					t.Fatal(err)
+				}
+			}
 			route := mustCompile(t, row)
 			if diff := cmp.Diff(row, route.Row()); diff != "" {
 				t.Errorf("of the route (-want +got):\n%s", diff)

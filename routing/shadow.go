@@ -18,8 +18,9 @@ const maxWarnings = 10
 // an earlier version of r.
 func (t *Table) Warnings(r *Route) []string {
 	var texts []string
-	for _, s := range r.pattern.segs {
-		if name := r.pattern.literal(s); s.kind == kindLiteral && strings.HasPrefix(name, ":") && isName(name[1:]) {
+	p := r.pattern()
+	for _, s := range p.segs.all(0) {
+		if name := p.literal(s); s.kind == kindLiteral && strings.HasPrefix(name, ":") && isName(name[1:]) {
 			texts = append(texts, fmt.Sprintf("the path matches the text %q; a parameter is written {%s}", name, name[1:]))
 		}
 	}
@@ -58,7 +59,8 @@ func takeAll(names []string) string {
 // newlyShadowed tells which routes could never match any more with r in the table.
 func (t *Table) newlyShadowed(r *Route) []string {
 	var texts []string
-	t.served.tree(r.host).related(&r.pattern, 0, false, func(s *Route) {
+	p := r.pattern()
+	t.served.tree(r.MatchHost()).related(&p, 0, false, func(s *Route) {
 		if s.ID == r.ID || !slices.ContainsFunc(methodsServed(s), func(m string) bool { return r.takes(s, m) }) {
 			return
 		}
@@ -86,7 +88,8 @@ func (t *Table) shadowsOf(r *Route, without int64, extra *Route) []*Route {
 		candidates = append(candidates, extra)
 	}
 	methods := methodsServed(r)
-	t.served.tree(r.host).related(&r.pattern, 0, true, func(s *Route) {
+	p := r.pattern()
+	t.served.tree(r.MatchHost()).related(&p, 0, true, func(s *Route) {
 		if s.ID != without && s.ID != r.ID {
 			candidates = append(candidates, s)
 		}
@@ -133,7 +136,7 @@ func (s *Route) takes(r *Route, method string) bool {
 	if sRank == methodNone || !implied(s.extras().headers, r.extras().headers) || !implied(s.extras().query, r.extras().query) {
 		return false
 	}
-	if c := s.pattern.compare(&r.pattern); c != 0 {
+	if c := s.comparePatterns(r); c != 0 {
 		return c < 0
 	}
 	if sRank != rRank {
@@ -162,8 +165,8 @@ func matchesAll(source string) bool { return source == ".*" || source == ".+" }
 // (wider), or whose patterns match nothing but what p does.
 func (t tree) related(p *Pattern, depth int, wider bool, visit func(*Route)) {
 	if list := t.tail(); list != nil {
-		o := &list[0].pattern
-		if wider && o.coversFrom(p, depth) || !wider && p.coversFrom(o, depth) {
+		o := list[0].pattern()
+		if wider && o.coversFrom(p, depth) || !wider && p.coversFrom(&o, depth) {
 			visitAll(list, visit)
 		}
 		return
@@ -187,7 +190,7 @@ func (t tree) related(p *Pattern, depth int, wider bool, visit func(*Route)) {
 	}
 	source := "" // of a parameter
 	if p.kindAt(depth) == kindExpr {
-		source = p.source(p.segs[depth])
+		source = p.source(p.segs.at(depth))
 	}
 	if !wider && matchesAll(source) {
 		n.param.related(p, depth+1, wider, visit)
@@ -202,12 +205,12 @@ func (t tree) related(p *Pattern, depth int, wider bool, visit func(*Route)) {
 // coversFrom reports whether p, from the given segment on, is known to match all
 // that o matches and to be no less specific.
 func (p *Pattern) coversFrom(o *Pattern, depth int) bool {
-	if len(p.segs) != len(o.segs) {
+	if p.segs.len() != o.segs.len() {
 		return false
 	}
-	for i := depth; i < len(p.segs); i++ {
-		anyOne := p.segs[i].kind == kindExpr && matchesAll(p.source(p.segs[i])) &&
-			(o.segs[i].kind == kindExpr || o.segs[i].kind == kindParam)
+	for i, s := range p.segs.all(depth) {
+		other := o.segs.kind(i)
+		anyOne := s.kind == kindExpr && matchesAll(p.source(s)) && (other == kindExpr || other == kindParam)
 		if !anyOne && !p.sameSegment(o, i) {
 			return false
 		}

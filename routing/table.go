@@ -64,7 +64,7 @@ func (t *Table) Apply(changed []*store.Route, revision int64) *Table {
 // *Route of every row that is deeply equal to the one that t has.
 func (t *Table) Replace(rows []*store.Route, revision int64) *Table {
 	next := &Table{revision: revision}
-	e, room := new(edit), &compileRoom{hosts: make(map[string]string)}
+	e, hosts := new(edit), make(hostCache)
 	for _, row := range rows {
 		if row.DeletedAt != nil {
 			continue
@@ -74,7 +74,7 @@ func (t *Table) Replace(rows []*store.Route, revision int64) *Table {
 		}
 		r, ok := t.byID.get(row.ID)
 		if !ok || r.Revision != row.Revision || !reflect.DeepEqual(r.Row(), row) {
-			r = next.compile(row, room)
+			r = next.compile(row, hosts)
 		}
 		next.add(e, r)
 	}
@@ -83,8 +83,8 @@ func (t *Table) Replace(rows []*store.Route, revision int64) *Table {
 
 // compile compiles a row with the regexps that the table has. The result for a row
 // that doesn't compile has a problem.
-func (t *Table) compile(row *store.Route, room *compileRoom) *Route {
-	r, err := compile(row, room, func(source string) (*regexp.Regexp, error) {
+func (t *Table) compile(row *store.Route, hosts hostCache) *Route {
+	r, err := compile(row, hosts, func(source string) (*regexp.Regexp, error) {
 		if shared, ok := t.exprs.get(source); ok {
 			return shared.re, nil
 		}
@@ -128,17 +128,18 @@ func (t *Table) drop(e *edit, r *Route) {
 
 // shareExprs counts the uses of the route's regexps up or down.
 func (t *Table) shareExprs(e *edit, r *Route, by int) {
-	if r.pattern.exprs == nil {
+	if r.extras().exprs == nil {
 		return
 	}
-	for i, s := range r.pattern.segs {
+	p := r.pattern()
+	for i, s := range p.segs.all(0) {
 		if s.kind != kindExpr {
 			continue
 		}
-		source := r.pattern.source(s)
+		source := p.source(s)
 		shared, ok := t.exprs.get(source)
 		if !ok {
-			shared.re = r.pattern.expr(i)
+			shared.re = p.expr(i)
 		}
 		if shared.uses += by; shared.uses == 0 {
 			t.exprs.remove(e, source)
@@ -237,8 +238,9 @@ func (t *Table) Revision() int64 { return t.revision }
 // Conflict returns a live route other than that with r's id, enabled or not, that
 // matches exactly the same and has a method in common with r; nil if there is none.
 func (t *Table) Conflict(r *Route) *Route {
+	p, host := r.pattern(), r.MatchHost()
 	for _, f := range []*forest{&t.served, &t.idle} {
-		for _, o := range f.tree(r.host).find(&r.pattern) {
+		for _, o := range f.tree(host).find(&p) {
 			if o.ID != r.ID && o.sameMatch(r) && o.Methods().Overlaps(r.Methods()) {
 				return o
 			}

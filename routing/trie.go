@@ -108,12 +108,12 @@ func (p *Pattern) runText(depth, run int) string {
 	if run == 0 {
 		return ""
 	}
-	return p.text[p.segs[depth].start-1 : p.segs[depth+run-1].end]
+	return p.text[p.segs.end(depth-1):p.segs.end(depth+run-1)]
 }
 
 func (p *Pattern) hashRun(depth, run int) (hash uint64) {
-	for _, s := range p.segs[depth : depth+run] {
-		hash = hashRun(hash, p.literal(s))
+	for i := depth; i < depth+run; i++ {
+		hash = hashRun(hash, p.literal(p.segs.at(i)))
 	}
 	return hash
 }
@@ -121,7 +121,7 @@ func (p *Pattern) hashRun(depth, run int) (hash uint64) {
 // hasRun reports whether the tree, a literal child at depth, is the one by this run.
 func (t tree) hasRun(text string, depth, run int) bool {
 	if list := t.tail(); list != nil {
-		p := &list[0].pattern
+		p := list[0].pattern()
 		return p.run(depth) == run && p.runText(depth, run) == text
 	}
 	return int(t.node.skipped) == run && t.node.skip == text
@@ -199,7 +199,7 @@ func (n *node) list(p *Pattern, depth int) *[]*Route {
 
 // child returns the tree that the pattern leads to from depth on.
 func (n *node) child(p *Pattern, depth int) tree {
-	s := p.segs[depth]
+	s := p.segs.at(depth)
 	switch s.kind {
 	case kindLiteral:
 		return n.literal(p, depth)
@@ -211,7 +211,7 @@ func (n *node) child(p *Pattern, depth int) tree {
 
 // setChild replaces that tree in a node that the edit owns.
 func (n *node) setChild(e *edit, p *Pattern, depth int, t tree) {
-	s := p.segs[depth]
+	s := p.segs.at(depth)
 	switch s.kind {
 	case kindLiteral:
 		n.setLiteral(e, p, depth, t)
@@ -253,48 +253,47 @@ func dropRoute(list []*Route, r *Route) []*Route {
 	return slices.Concat(list[:i], list[i+1:])
 }
 
-// insert returns the tree with r. The segments of r's pattern before depth are
+// insert returns the tree with r, whose pattern is p. The segments of p before depth are
 // those on the way to it, but for a run of so many that leads to it.
-func (t tree) insert(e *edit, r *Route, depth, run int) tree {
+func (t tree) insert(e *edit, r *Route, p *Pattern, depth, run int) tree {
 	if t.isEmpty() {
 		return tree{one: r}
 	}
 	var n *node
 	if list := t.tail(); list != nil {
-		first := &list[0].pattern
-		if first.sameFrom(&r.pattern, depth) {
+		first := list[0].pattern()
+		if first.sameFrom(p, depth) {
 			return tailOf(addRoute(list, r))
 		}
 		n = &node{owner: e, skipped: uint8(run), skip: first.runText(depth, run)}
-		if l := n.list(first, depth+run); l != nil {
+		if l := n.list(&first, depth+run); l != nil {
 			*l = list
 		} else {
-			n.setChild(e, first, depth+run, t)
+			n.setChild(e, &first, depth+run, t)
 		}
 	} else {
 		n = t.node.own(e)
 	}
-	p := &r.pattern
 	depth += run
 	if l := n.list(p, depth); l != nil {
 		*l = addRoute(*l, r)
 	} else {
-		n.setChild(e, p, depth, n.child(p, depth).insert(e, r, p.below(depth), p.run(depth)))
+		n.setChild(e, p, depth, n.child(p, depth).insert(e, r, p, p.below(depth), p.run(depth)))
 	}
 	return tree{node: n}
 }
 
-// remove returns the tree without r, which it holds.
-func (t tree) remove(e *edit, r *Route, depth int) tree {
+// remove returns the tree without r, which it holds and whose pattern is p.
+func (t tree) remove(e *edit, r *Route, p *Pattern, depth int) tree {
 	if list := t.tail(); list != nil {
 		return tailOf(dropRoute(list, r))
 	}
 	n := t.node.own(e)
 	depth += int(n.skipped)
-	if l := n.list(&r.pattern, depth); l != nil {
+	if l := n.list(p, depth); l != nil {
 		*l = dropRoute(*l, r)
 	} else {
-		n.setChild(e, &r.pattern, depth, n.child(&r.pattern, depth).remove(e, r, r.pattern.below(depth)))
+		n.setChild(e, p, depth, n.child(p, depth).remove(e, r, p, p.below(depth)))
 	}
 	return n.shrink()
 }
@@ -337,7 +336,7 @@ func (n *node) shrink() tree {
 func (t tree) find(p *Pattern) []*Route {
 	for depth := 0; ; {
 		if list := t.tail(); list != nil {
-			if list[0].pattern.sameFrom(p, depth) {
+			if o := list[0].pattern(); o.sameFrom(p, depth) {
 				return list
 			}
 			return nil
