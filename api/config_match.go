@@ -1,7 +1,6 @@
 package api
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -109,7 +108,6 @@ func matchRoutes(table *routing.Table, wanted []*wantedRoute) (olds []*store.Rou
 			left = append(left, row)
 		}
 	}
-	slices.SortFunc(left, func(a, b *store.Route) int { return cmp.Compare(a.ID, b.ID) })
 	m := matcher{
 		olds: make([]*store.Route, len(wanted)), rows: left,
 		have: make([]identity, len(left)), want: make([]identity, len(wanted)), taken: make([]bool, len(left)),

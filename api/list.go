@@ -1,8 +1,6 @@
 package api
 
 import (
-	"cmp"
-	"container/heap"
 	"context"
 	"encoding/base64"
 	"reflect"
@@ -36,8 +34,7 @@ type (
 	}
 )
 
-// list answers from the table, which has no order, so that it neither waits for the
-// store nor sorts all routes for one page: it keeps the lowest ids beyond the cursor.
+// list answers from the table, so that it does not wait for the store.
 func (s *server) list(_ context.Context, in *listInput) (*listOutput, error) {
 	after, ok := parseCursor(in.Cursor)
 	if !ok {
@@ -48,29 +45,19 @@ func (s *server) list(_ context.Context, in *listInput) (*listOutput, error) {
 		return nil, gateway.ErrNotReady
 	}
 	matches := in.filter()
-	lowest := make(farthestFirst, 0, in.Limit+2)
-	for route := range table.Routes() {
-		if route.ID <= after || len(lowest) > in.Limit && route.ID > lowest[0].row.ID {
+	page := routePage{Items: make([]*route, 0, in.Limit)}
+	last := after
+	for compiled := range table.RoutesAfter(after) {
+		row := compiled.Row()
+		if !matches(row) {
 			continue
 		}
-		if row := route.Row(); matches(row) {
-			heap.Push(&lowest, listed{row, route.Problem()})
-			// One more than asked for tells whether there is a next page.
-			if len(lowest) > in.Limit+1 {
-				heap.Pop(&lowest)
-			}
+		if len(page.Items) == in.Limit {
+			page.Next = cursor(last)
+			break
 		}
-	}
-	slices.SortFunc(lowest, func(a, b listed) int { return cmp.Compare(a.row.ID, b.row.ID) })
-
-	var page routePage
-	if len(lowest) > in.Limit {
-		lowest = lowest[:in.Limit]
-		page.Next = cursor(lowest[in.Limit-1].row.ID)
-	}
-	page.Items = make([]*route, len(lowest))
-	for i, l := range lowest {
-		page.Items[i] = newRoute(l.row, l.problem, nil)
+		page.Items = append(page.Items, newRoute(row, compiled.Problem(), nil))
+		last = row.ID
 	}
 	return &listOutput{Body: page}, nil
 }
@@ -110,25 +97,6 @@ func hasLabels(labels map[string]string, asked []string) bool {
 		}
 	}
 	return true
-}
-
-// listed is a candidate for a page.
-type listed struct {
-	row     *store.Route
-	problem error
-}
-
-// farthestFirst is a heap with the highest id on top.
-type farthestFirst []listed
-
-func (h farthestFirst) Len() int           { return len(h) }
-func (h farthestFirst) Less(i, j int) bool { return h[i].row.ID > h[j].row.ID }
-func (h farthestFirst) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
-func (h *farthestFirst) Push(x any)        { *h = append(*h, x.(listed)) }
-func (h *farthestFirst) Pop() any {
-	last := (*h)[len(*h)-1]
-	*h = (*h)[:len(*h)-1]
-	return last
 }
 
 // Of the cursors of lists by ascending and by descending numbers.

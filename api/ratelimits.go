@@ -1,11 +1,9 @@
 package api
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"net/http"
-	"slices"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -203,7 +201,6 @@ func (s *server) limitedRoutes(id int64) ([]limitedRoute, error) {
 		}
 		routes = append(routes, limitedRoute{policy, row})
 	}
-	slices.SortFunc(routes, func(a, b limitedRoute) int { return cmp.Compare(a.row.ID, b.row.ID) })
 	return routes, nil
 }
 

@@ -11,8 +11,8 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/isekai-gateway/isekai/gateway"
+	"github.com/isekai-gateway/isekai/routing"
 	"github.com/isekai-gateway/isekai/stats"
-	"github.com/isekai-gateway/isekai/store"
 )
 
 type (
@@ -96,16 +96,16 @@ func (s *server) stats(_ context.Context, in *statsInput) (*statsOutput, error) 
 	}
 	by := reports[slices.IndexFunc(stats.Windows, func(w stats.Window) bool { return w.Name == in.Window })]
 	var rows []countedRoute
-	for row := range table.All() {
-		counted := countedRoute{Route: row, lastHit: traffic.LastHit(row.ID)}
-		if t := by.Routes[row.ID]; t != nil {
+	for route := range table.Routes() {
+		counted := countedRoute{Route: route, lastHit: traffic.LastHit(route.ID)}
+		if t := by.Routes[route.ID]; t != nil {
 			counted.requests = t.Requests
 		}
 		never := counted.lastHit.IsZero()
 		if never {
 			page.NeverHit++
 		}
-		if (in.Route == 0 || in.Route == row.ID) && (!in.NeverHit.IsSet || in.NeverHit.Value == never) {
+		if (in.Route == 0 || in.Route == route.ID) && (!in.NeverHit.IsSet || in.NeverHit.Value == never) {
 			rows = append(rows, counted)
 		}
 	}
@@ -123,7 +123,7 @@ func (s *server) stats(_ context.Context, in *statsInput) (*statsOutput, error) 
 
 // countedRoute is a route and what the list is sorted by.
 type countedRoute struct {
-	*store.Route
+	*routing.Route
 	requests uint64
 	lastHit  time.Time
 }
@@ -133,7 +133,8 @@ func (a countedRoute) compare(b countedRoute) int {
 }
 
 func (a countedRoute) stats(reports []stats.Report) routeStats {
-	out := routeStats{Route: a.ID, Name: a.Name, Host: a.Host, Path: a.Path}
+	row := a.Row()
+	out := routeStats{Route: row.ID, Name: row.Name, Host: row.Host, Path: row.Path}
 	if !a.lastHit.IsZero() {
 		out.LastHit = &a.lastHit
 	}

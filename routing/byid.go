@@ -73,14 +73,17 @@ func (m *byID) remove(e *edit, id int64) {
 	m.size--
 }
 
-// all yields the routes by their ids, those below 0 last.
-func (m *byID) all() iter.Seq[*Route] {
+// from yields the routes whose ids are at least first, by id. Ids below 0 count as the
+// highest.
+func (m *byID) from(first int64) iter.Seq[*Route] {
 	return func(yield func(*Route) bool) {
-		if m.root != nil {
-			m.root.each(yield)
+		if m.root != nil && m.covers(first) {
+			m.root.each(m.height, first, yield)
 		}
 	}
 }
+
+func (m *byID) all() iter.Seq[*Route] { return m.from(0) }
 
 func (m *byID) len() int { return m.size }
 
@@ -132,14 +135,26 @@ func (n *idNode) remove(e *edit, height int, id int64) *idNode {
 	return n
 }
 
-func (n *idNode) each(yield func(*Route) bool) bool {
-	for _, r := range n.routes {
-		if !yield(r) {
+// each yields the routes whose lower digits are at least those of first.
+func (n *idNode) each(height int, first int64, yield func(*Route) bool) bool {
+	bit := digit(first, height)
+	i := index(n.used, bit)
+	if height == 0 {
+		for _, r := range n.routes[i:] {
+			if !yield(r) {
+				return false
+			}
+		}
+		return true
+	}
+	if n.used&bit != 0 {
+		if !n.below[i].each(height-1, first, yield) {
 			return false
 		}
+		i++
 	}
-	for _, sub := range n.below {
-		if !sub.each(yield) {
+	for _, sub := range n.below[i:] {
+		if !sub.each(height-1, 0, yield) {
 			return false
 		}
 	}

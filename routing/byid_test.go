@@ -74,6 +74,11 @@ func TestByID(t *testing.T) {
 				if !slices.Equal(slices.Collect(s.m.all()), inOrder) {
 					t.Fatalf("snapshot %d has other routes, or in another order", i)
 				}
+				first := id(rnd)
+				from := slices.DeleteFunc(inOrder, func(r *Route) bool { return uint64(r.ID) < uint64(first) })
+				if !slices.Equal(slices.Collect(s.m.from(first)), from) {
+					t.Fatalf("snapshot %d has other routes from %d on, or in another order", i, first)
+				}
 			}
 		})
 	}

@@ -195,8 +195,7 @@ func (t *Table) Get(id int64) (row *store.Route, problem error, ok bool) {
 	return r.Row(), r.Problem(), true
 }
 
-// All yields every live row, in any order, and why it is not served if it doesn't
-// compile.
+// All yields every live row, by id, and why it is not served if it doesn't compile.
 func (t *Table) All() iter.Seq2[*store.Route, error] {
 	return func(yield func(*store.Route, error) bool) {
 		for r := range t.byID.all() {
@@ -207,11 +206,14 @@ func (t *Table) All() iter.Seq2[*store.Route, error] {
 	}
 }
 
-// Routes yields the route of every live row, in any order: less than All makes, for who
-// wants few of the rows.
+// Routes yields the route of every live row, by id: less than All makes, for who wants few
+// of the rows.
 func (t *Table) Routes() iter.Seq[*Route] { return t.byID.all() }
 
-// Problems yields the live rows that don't compile, in any order, and why. It costs
+// RoutesAfter is Routes of the rows whose ids are above one that is not negative.
+func (t *Table) RoutesAfter(id int64) iter.Seq[*Route] { return t.byID.from(id + 1) }
+
+// Problems yields the live rows that don't compile, by id, and why. It costs
 // nothing where there are none, however many rows there are.
 func (t *Table) Problems() iter.Seq2[*store.Route, error] {
 	return func(yield func(*store.Route, error) bool) {

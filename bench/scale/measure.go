@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	"github.com/isekai-gateway/isekai/bench/internal/postgres"
@@ -108,32 +109,38 @@ func (m *measurements) processes(ctx context.Context, s settings, dir string) er
 			m.database.insert = took
 		}
 	}
+	folders := 0
+	launch := func(i int, pinned bool) (*process, error) {
+		folders++
+		folder := filepath.Join(dir, strconv.Itoa(folders))
+		if err := os.Mkdir(folder, 0o700); err != nil {
+			return nil, err
+		}
+		return startProcess(ctx, s.binary, dsns[i], folder, pinned)
+	}
 	say("cold starts")
-	var gateways [2]*process
-	for round := range s.rounds {
-		for i := range gateways {
-			folder := filepath.Join(dir, fmt.Sprintf("%d-%d", round, i))
-			if err := os.Mkdir(folder, 0o700); err != nil {
-				return err
-			}
-			p, err := startProcess(ctx, s.binary, dsns[i], folder, round == s.rounds-1)
+	for range s.rounds {
+		for i := range dsns {
+			p, err := launch(i, false)
 			if err != nil {
 				return err
 			}
-			if round < s.rounds-1 || s.rounds == 1 {
-				m.starts[i] = append(m.starts[i], start{p.took, p.cpu, p.memory("VmRSS")})
-			}
-			if round < s.rounds-1 {
-				p.stop()
-				continue
-			}
-			defer p.stop()
-			gateways[i] = p
+			m.starts[i] = append(m.starts[i], start{p.took, p.cpu, p.memory("VmRSS")})
+			p.stop()
 		}
 	}
 	say("load")
-	if err := m.load(ctx, s, gateways); err != nil {
-		return err
+	for range s.rounds {
+		if err := m.load(ctx, s, launch); err != nil {
+			return err
+		}
+	}
+	var gateways [2]*process
+	for i := range gateways {
+		if gateways[i], err = launch(i, true); err != nil {
+			return err
+		}
+		defer gateways[i].stop()
 	}
 	say("admin API")
 	if m.admin, err = measureAdmin(ctx, s, gateways[1], gateways[0]); err != nil {
@@ -143,7 +150,18 @@ func (m *measurements) processes(ctx context.Context, s settings, dir string) er
 	return err
 }
 
-func (m *measurements) load(ctx context.Context, s settings, gateways [2]*process) error {
+// load measures a round. Its gateways are new ones: where in memory a process happens to
+// be makes some percent, for as long as it runs.
+func (m *measurements) load(ctx context.Context, s settings, launch func(i int, pinned bool) (*process, error)) error {
+	var gateways [2]*process
+	for i := range gateways {
+		p, err := launch(i, true)
+		if err != nil {
+			return err
+		}
+		defer p.stop()
+		gateways[i] = p
+	}
 	pinSelf(ctx)
 	defer unpinSelf(ctx)
 	sameText := text(sameHost, "/same/42")
@@ -161,16 +179,15 @@ func (m *measurements) load(ctx context.Context, s settings, gateways [2]*proces
 		loadAll:    {gateways[1], func(int) string { return sameText }},
 		loadSpread: {gateways[1], func(i int) string { return spread[i] }},
 	}
-	for round := -1; round < s.rounds; round++ { // the first warms up
-		for i, kind := range kinds {
-			r, err := kind.p.load(ctx, s.requests, kind.request)
-			if err != nil {
-				return fmt.Errorf("load: %w", err)
-			}
-			if round >= 0 {
-				m.loads[i] = append(m.loads[i], r)
-			}
+	for i, kind := range kinds {
+		if _, err := kind.p.load(ctx, max(loadConns, s.requests/6), kind.request); err != nil {
+			return fmt.Errorf("warming up: %w", err)
 		}
+		r, err := kind.p.load(ctx, s.requests, kind.request)
+		if err != nil {
+			return fmt.Errorf("load: %w", err)
+		}
+		m.loads[i] = append(m.loads[i], r)
 	}
 	return nil
 }

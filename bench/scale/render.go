@@ -143,7 +143,7 @@ func (m *measurements) renderProcesses(b *strings.Builder, s settings) {
 	if !m.pinned {
 		where = "nothing is pinned"
 	}
-	fmt.Fprintf(b, "### At load\n\n%d connections, a request at a time each, %d requests a round, answers of %d bytes; request log off, statistics on; %s.\nMedians of %d interleaved rounds; the ratio is to one route, pair by pair.\n\n", loadConns, s.requests, answerSize, where, len(m.loads[0]))
+	fmt.Fprintf(b, "### At load\n\n%d connections, a request at a time each, %d requests a round, answers of %d bytes; request log off, statistics on; %s.\nMedians of %d rounds, each with new gateways; the ratio is to one route, round by round.\n\n", loadConns, s.requests, answerSize, where, len(m.loads[0]))
 	rows = nil
 	for i, name := range []string{"1 route", fmt.Sprintf("%d routes, the same requests", s.routes+1), "requests of all routes, evenly"} {
 		column := func(of func(loadRound) float64) string {
