@@ -11,6 +11,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/isekai-gateway/isekai/gateway"
+	"github.com/isekai-gateway/isekai/routing"
 	"github.com/isekai-gateway/isekai/store"
 )
 
@@ -48,34 +49,38 @@ func (s *server) list(_ context.Context, in *listInput) (*listOutput, error) {
 	page := routePage{Items: make([]*route, 0, in.Limit)}
 	last := after
 	for compiled := range table.RoutesAfter(after) {
-		row := compiled.Row()
-		if !matches(row) {
+		if !matches(compiled) {
 			continue
 		}
 		if len(page.Items) == in.Limit {
 			page.Next = cursor(last)
 			break
 		}
-		page.Items = append(page.Items, newRoute(row, compiled.Problem(), nil))
-		last = row.ID
+		page.Items = append(page.Items, newRoute(compiled.Row(), compiled.Problem(), nil))
+		last = compiled.ID
 	}
 	return &listOutput{Body: page}, nil
 }
 
-// filter returns whether a row is asked for.
-func (in *listInput) filter() func(*store.Route) bool {
+// filter returns whether a route is asked for. It puts together whole rows only if it has to.
+func (in *listInput) filter() func(*routing.Route) bool {
 	method := strings.ToUpper(in.Method)
 	text := strings.ToLower(in.Query)
-	return func(row *store.Route) bool {
-		return (in.Host == "" || strings.EqualFold(row.Host, in.Host)) &&
-			strings.HasPrefix(row.Path, in.Path) &&
-			(method == "" || namesMethod(row.Method, method)) &&
-			(!in.Enabled.IsSet || row.Enabled == in.Enabled.Value) &&
-			hasLabels(row.Labels, in.Label) &&
-			(text == "" || slices.ContainsFunc([]string{row.Name, row.Host, row.Path, row.TargetURL}, func(s string) bool {
-				return strings.Contains(strings.ToLower(s), text)
-			}))
+	return func(r *routing.Route) bool {
+		return (in.Host == "" || strings.EqualFold(r.Host(), in.Host)) &&
+			(in.Path == "" || strings.HasPrefix(r.Path(), in.Path)) &&
+			(!in.Enabled.IsSet || r.Enabled() == in.Enabled.Value) &&
+			hasLabels(r.Spec().Labels, in.Label) &&
+			(method == "" || namesMethod(r.Row().Method, method)) &&
+			(text == "" || hasText(r.Row(), text))
 	}
+}
+
+// hasText reports whether a row has a text, which is in lower case.
+func hasText(row *store.Route, text string) bool {
+	return slices.ContainsFunc([]string{row.Name, row.Host, row.Path, row.TargetURL}, func(s string) bool {
+		return strings.Contains(strings.ToLower(s), text)
+	})
 }
 
 // namesMethod reports whether a route's methods include the one asked for. It reads

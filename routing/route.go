@@ -68,7 +68,8 @@ func (r *Route) Timeout() int {
 
 // broken returns what stands for a row that does not compile.
 func broken(row *store.Route, err error) *Route {
-	return &Route{kept: kept{ID: row.ID, Revision: row.Revision}, more: &extras{problem: err, row: row}}
+	k, _ := keep(row, row.Host, &Pattern{text: row.Path}, false)
+	return &Route{kept: k, more: &extras{problem: err, row: row}}
 }
 
 // Pattern returns the compiled path, put together anew by each call.

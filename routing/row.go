@@ -132,15 +132,15 @@ func (k *kept) Path() string {
 	return k.text(textPattern)
 }
 
-// host returns the host as the row has it.
-func (k *kept) host() string {
+// Host returns the host as the row has it.
+func (k *kept) Host() string {
 	if k.ownHost {
 		return k.text(textRowHost)
 	}
 	return k.MatchHost()
 }
 
-// Enabled returns whether the route is to be served.
+// Enabled returns whether the row is enabled.
 func (k *kept) Enabled() bool { return k.enabled }
 
 var noSpec store.Spec
@@ -157,7 +157,7 @@ func (k *kept) Spec() *store.Spec {
 func (k *kept) row() *store.Route {
 	return &store.Route{
 		ID: k.ID, Revision: k.Revision, Enabled: k.enabled,
-		Name: k.Name(), Host: k.host(), Path: k.Path(), Method: k.text(textMethod),
+		Name: k.Name(), Host: k.Host(), Path: k.Path(), Method: k.text(textMethod),
 		TargetURL: k.text(textTarget), MatchKey: k.text(textMatchKey),
 		RateLimit: int(k.rateLimit), Timeout: int(k.timeout), Priority: int(k.priority),
 		Spec: *k.Spec(), CreatedAt: keptTime(k.createdAt), UpdatedAt: keptTime(k.updatedAt),

@@ -56,8 +56,8 @@ func TestRowsAreKeptWhole(t *testing.T) {
 			if diff := cmp.Diff(row, route.Row()); diff != "" {
 				t.Errorf("of the route (-want +got):\n%s", diff)
 			}
-			if route.Name() != row.Name || route.Path() != row.Path || route.Timeout() != row.Timeout || route.Enabled() != row.Enabled {
-				t.Errorf("the route is called %q, for %q, %d s, enabled %v", route.Name(), route.Path(), route.Timeout(), route.Enabled())
+			if route.Name() != row.Name || route.Host() != row.Host || route.Path() != row.Path || route.Timeout() != row.Timeout || route.Enabled() != row.Enabled {
+				t.Errorf("the route is called %q, for %q and %q, %d s, enabled %v", route.Name(), route.Host(), route.Path(), route.Timeout(), route.Enabled())
 			}
 			if diff := cmp.Diff(row.Spec, *route.Spec()); diff != "" {
 				t.Errorf("policies (-want +got):\n%s", diff)
@@ -76,5 +76,23 @@ func TestRowsAreKeptWhole(t *testing.T) {
 				t.Error("an equal row has got another route")
 			}
 		})
+	}
+}
+
+// TestBrokenRowsAreKeptWhole lists rows that don't compile.
+func TestBrokenRowsAreKeptWhole(t *testing.T) {
+	t.Parallel()
+	row := store.NewRoute("/a/{", "http://10.0.0.1")
+	row.ID, row.Name, row.Host, row.Labels = 7, "half", "API.example.com:80", map[string]string{"team": "shop"}
+	for route := range routing.NewTable([]*store.Route{row}, 1).Routes() {
+		if route.Problem() == nil {
+			t.Error("the row compiles")
+		}
+		if route.Name() != row.Name || route.Host() != row.Host || route.Path() != row.Path || !route.Enabled() || route.Spec().Labels["team"] != "shop" {
+			t.Errorf("it is called %q, for %q and %q, enabled %v, with %v", route.Name(), route.Host(), route.Path(), route.Enabled(), route.Spec().Labels)
+		}
+		if diff := cmp.Diff(row, route.Row()); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
 	}
 }
