@@ -92,11 +92,16 @@ func (m *measurements) scenario(ctx context.Context, rig *peers.Rig, s settings,
 	}
 	for _, p := range with {
 		m.of[sc.name][p.name] = &figures{}
-		if _, err := rig.Start(ctx, p.name, p.start); err != nil {
-			fail(p, err)
-		}
 	}
 	for round := range s.rounds {
+		for _, p := range with {
+			if sc.anew {
+				rig.Stop(p.name)
+			}
+			if _, err := rig.Start(ctx, p.name, p.start); err != nil {
+				fail(p, err)
+			}
+		}
 		now := with // those that have not failed so far
 		for i := range now {
 			p := now[(round+i)%len(now)]
