@@ -52,8 +52,10 @@ func serveAdmin(w http.ResponseWriter, r *http.Request) error {
 			Detail: errNotRunning.Error(),
 		})
 	}
-	app.acquire()
-	defer app.release() //nolint:errcheck // logged where it can fail
+	app, held := app.hold()
+	if held {
+		defer app.release() //nolint:errcheck // logged where it can fail
+	}
 	app.api.ServeHTTP(w, r)
 	return nil
 }

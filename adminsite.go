@@ -99,8 +99,10 @@ func (s *AdminSite) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddy
 	if !strings.HasPrefix(r.URL.Path, "/api/") && r.URL.Path != "/health" && !strings.HasPrefix(r.URL.Path, "/health/") {
 		return next.ServeHTTP(w, r)
 	}
-	s.app.acquire()
-	defer s.app.release() //nolint:errcheck // logged where it can fail
+	app, held := s.app.hold()
+	if held {
+		defer app.release() //nolint:errcheck // logged where it can fail
+	}
 	if s.cors != nil {
 		if cors.IsPreflight(r) {
 			if !s.cors.Preflight(w.Header(), r) {
@@ -111,7 +113,7 @@ func (s *AdminSite) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddy
 		}
 		s.cors.Apply(w.Header(), r)
 	}
-	token, refusal := s.authenticate(r)
+	token, refusal := s.authenticate(app, r)
 	if refusal != nil {
 		limitRest(w, r)
 		return refusal.write(w)
@@ -121,9 +123,9 @@ func (s *AdminSite) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddy
 		return writeAdminProblem(w, http.StatusForbidden,
 			fmt.Sprintf("the token's role is %s, and this takes the role %s", token.Role, need))
 	}
-	s.app.gateway.Credentials.TokenUsed(token.ID)
+	app.gateway.Credentials.TokenUsed(token.ID)
 	by := store.Author{Actor: "token:" + token.Name, Source: clientIP(r)}
-	s.app.api.ServeHTTP(w, r.WithContext(api.WithAuthor(r.Context(), by)))
+	app.api.ServeHTTP(w, r.WithContext(api.WithAuthor(r.Context(), by)))
 	return nil
 }
 
@@ -148,9 +150,9 @@ func (a *adminRefusal) write(w http.ResponseWriter) error {
 const adminRealm = `Bearer realm="isekai admin"`
 
 // authenticate returns the token of a request, or how to refuse it.
-func (s *AdminSite) authenticate(r *http.Request) (*store.AdminToken, *adminRefusal) {
+func (s *AdminSite) authenticate(app *App, r *http.Request) (*store.AdminToken, *adminRefusal) {
 	client := []ratelimit.Charge{{Rule: guesses, Scope: guessScope, Key: ratelimit.ClientKey(clientIP(r))}}
-	limiter := s.app.gateway.Guesses
+	limiter := app.gateway.Guesses
 	var space [1]ratelimit.Decision
 	if d, err := limiter.Peek(r.Context(), space[:0], client); err == nil && d[0].Remaining == 0 {
 		return nil, &adminRefusal{status: http.StatusTooManyRequests, detail: "too many wrong tokens", retryAfter: d[0].Reset}
@@ -159,7 +161,7 @@ func (s *AdminSite) authenticate(r *http.Request) (*store.AdminToken, *adminRefu
 	if !strings.EqualFold(scheme, "Bearer") || len(r.Header["Authorization"]) != 1 {
 		return nil, &adminRefusal{status: http.StatusUnauthorized, detail: "send a token as Authorization: Bearer ist_...", challenge: adminRealm}
 	}
-	token, err := s.find(r, strings.TrimLeft(text, " "))
+	token, err := app.findToken(r, strings.TrimLeft(text, " "))
 	switch {
 	case errors.Is(err, gateway.ErrStoreDown):
 		s.logger.Warn("a token could not be looked up", zap.Error(err))
@@ -172,13 +174,13 @@ func (s *AdminSite) authenticate(r *http.Request) (*store.AdminToken, *adminRefu
 	return token, nil
 }
 
-// find returns the token that a text is, or store.ErrNotFound, or gateway.ErrStoreDown.
-func (s *AdminSite) find(r *http.Request, text string) (*store.AdminToken, error) {
+// findToken returns the token that a text is, or store.ErrNotFound, or gateway.ErrStoreDown.
+func (a *App) findToken(r *http.Request, text string) (*store.AdminToken, error) {
 	secret, ok := auth.ParseSecret(auth.PrefixToken, text)
 	if !ok {
 		return nil, store.ErrNotFound
 	}
-	token, err := s.app.gateway.Credentials.Token(r.Context(), secret.ID)
+	token, err := a.gateway.Credentials.Token(r.Context(), secret.ID)
 	if err != nil {
 		return nil, err
 	}

@@ -77,10 +77,12 @@ func (h *Handler) Validate() error {
 
 // ServeHTTP implements caddyhttp.MiddlewareHandler.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) (err error) {
-	app, v := h.app, &visit{began: time.Now()}
+	v := &visit{began: time.Now()}
 	x := &v.exchange
-	app.acquire()
-	defer app.release() //nolint:errcheck // logged where it can fail
+	app, held := h.app.hold()
+	if held {
+		defer app.release() //nolint:errcheck // logged where it can fail
+	}
 	if ready, ok := h.healthOf(r.URL.Path); ok {
 		return app.serveHealth(w, r, ready)
 	}
@@ -92,7 +94,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 
 	x.RequestID = requestID(r, v.began)
 	beginTrace(r, x)
-	route, err := h.resolve(w, r, x)
+	route, err := h.resolve(app, w, r, x)
 	if route == nil && h.PassThru && (errors.Is(err, errNoRoute) || errors.Is(err, errMethodNotAllowed)) {
 		return next.ServeHTTP(w, r)
 	}
@@ -104,7 +106,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	defer func() {
 		p := recover()
 		if p != nil {
-			err = h.recovered(p, r, route, x)
+			err = app.recovered(p, r, route, x)
 		}
 		status := outcome(r, x, err, p != nil)
 		counters.End(status)
@@ -134,8 +136,13 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		return caddyhttp.Error(http.StatusServiceUnavailable, err)
 	}
 	defer p.Release()
-	if x.Cache = "miss"; hit {
-		x.Cache = "hit"
+	if x.Cache = "hit"; !hit {
+		x.Cache = "miss"
+		if app.gateway.Table().Compiled(route.ID) != route {
+			// It was changed since it was matched, and whoever looked for what runs on it
+			// may have been before this pipeline.
+			app.pipelines.Change(nil, []*routing.Route{route})
+		}
 	}
 	if x.Preflight {
 		limitRest(w, r) // nobody wants a body that it may have
@@ -153,8 +160,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 
 // resolve finds the request's route and brings its URL to the path that was
 // matched. It changes nothing of a request that it finds no route for.
-func (h *Handler) resolve(w http.ResponseWriter, r *http.Request, x *pipeline.Exchange) (*routing.Route, error) {
-	table := h.app.gateway.Table()
+func (h *Handler) resolve(app *App, w http.ResponseWriter, r *http.Request, x *pipeline.Exchange) (*routing.Route, error) {
+	table := app.gateway.Table()
 	if table == nil {
 		w.Header().Set("Retry-After", "1")
 		return nil, caddyhttp.Error(http.StatusServiceUnavailable, errNotReady)
@@ -174,16 +181,20 @@ func (h *Handler) resolve(w http.ResponseWriter, r *http.Request, x *pipeline.Ex
 	if x.Preflight = route != nil; !x.Preflight {
 		route = table.Match(&q)
 	}
+	var allow []string
+	if route == nil {
+		allow = table.Allow(&q)
+	}
 	switch {
-	case route == nil:
-		allow := table.Allow(&q)
-		if len(allow) == 0 {
-			return nil, caddyhttp.Error(http.StatusNotFound, errNoRoute)
-		}
+	case q.Problem() != nil:
+		return nil, caddyhttp.Error(http.StatusBadRequest, q.Problem())
+	case len(allow) > 0:
 		if !h.PassThru {
 			w.Header().Set("Allow", strings.Join(allow, ", "))
 		}
 		return nil, caddyhttp.Error(http.StatusMethodNotAllowed, errMethodNotAllowed)
+	case route == nil:
+		return nil, caddyhttp.Error(http.StatusNotFound, errNoRoute)
 	case path.Merged && !route.Spec().MergeSlashes:
 		return nil, caddyhttp.Error(http.StatusBadRequest, errRepeatedSlashes)
 	}
@@ -200,7 +211,7 @@ func matchPreflight(table *routing.Table, q routing.Request, r *http.Request) *r
 		return nil
 	}
 	q.Method, q.Preflight = cors.RequestMethod(r), true
-	if route := table.Match(&q); route != nil && route.Spec().CORS != nil {
+	if route := table.Match(&q); route != nil && q.Problem() == nil && route.Spec().CORS != nil {
 		return route
 	}
 	return nil
@@ -225,11 +236,11 @@ func isExtendedConnect(r *http.Request) bool {
 
 // recovered turns a panic of a plugin into an error, or returns nil if the
 // answer has begun and can only be broken off.
-func (h *Handler) recovered(p any, r *http.Request, route *routing.Route, x *pipeline.Exchange) error {
+func (a *App) recovered(p any, r *http.Request, route *routing.Route, x *pipeline.Exchange) error {
 	if p == http.ErrAbortHandler {
 		return nil
 	}
-	h.app.errors.panicked(failedOf(r, route, x, http.StatusInternalServerError, nil), p)
+	a.errors.panicked(failedOf(r, route, x, http.StatusInternalServerError, nil), p)
 	if x.Status() != 0 {
 		return nil
 	}

@@ -1,8 +1,11 @@
 package isekai_test
 
 import (
+	"bufio"
 	"encoding/json"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -75,6 +78,62 @@ func TestForwarding(t *testing.T) {
 			}
 			if got.Host != want {
 				t.Errorf("upstream saw host %s, want %s", got.Host, want)
+			}
+		})
+	}
+}
+
+// TestRequestTargets sends request lines that clients of a library can't.
+func TestRequestTargets(t *testing.T) {
+	s, upstream := start(t, nil), echo(t)
+	s.create(route{"path": "/*", "target_url": upstream.URL + "/public"})
+	s.create(route{"path": "/admin", "target_url": upstream.URL, "auth": route{"any": []string{"api_key"}}})
+	s.create(route{"path": "/asks", "target_url": upstream.URL, "auth": route{"any": []string{"api_key"}}, "query": route{"admin": "*"}})
+	many := strings.Repeat("&", 10_000)
+	for _, tt := range []struct {
+		target string
+		status int
+		uri    string // what the upstream sees
+	}{
+		{"/admin", 401, ""},
+		{"http://b/x", 200, "/public/x"},
+		{"http://b/admin", 401, ""},
+		{"http://b", 200, "/public/"},
+		{"x:http://internal/admin", 400, ""},
+		{"x:admin", 400, ""},
+		{"http:/admin", 401, ""},
+		{"http:admin", 400, ""},
+		{"x:/admin", 401, ""},
+		{"//b/admin", 400, ""},
+		{"*", 400, ""},
+		{"/asks", 200, "/public/asks"},
+		{"/asks?admin", 401, ""},
+		{"/asks?admin=1;x", 401, ""},
+		{"/asks?admin=%zz", 401, ""},
+		{"/asks?admin=1" + many, 400, ""},
+		{"/free?admin=1" + many, 200, "/public/free?admin=1" + many},
+	} {
+		t.Run(tt.target[:min(30, len(tt.target))], func(t *testing.T) {
+			conn, err := net.Dial("tcp", strings.TrimPrefix(s.site, "http://"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", tt.target)
+			res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer res.Body.Close()
+			body, err := io.ReadAll(res.Body)
+			if err != nil || res.StatusCode != tt.status {
+				t.Fatalf("%d %s, %v; want %d", res.StatusCode, body, err, tt.status)
+			}
+			if tt.uri == "" {
+				return
+			}
+			if got := decodeSeen(t, response{res, string(body)}); got.URI != tt.uri {
+				t.Errorf("upstream saw %.50s, want %.50s", got.URI, tt.uri)
 			}
 		})
 	}

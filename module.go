@@ -292,7 +292,7 @@ func (a *App) Start() error {
 	ctx, cancel := context.WithTimeout(context.Background(), firstLoadTimeout)
 	defer cancel()
 	a.gateway.Start(ctx)
-	a.pipelines.Start(a.gateway.Table())
+	a.pipelines.Start(a.gateway.Table)
 	return nil
 }
 
@@ -322,8 +322,34 @@ func (a *App) AuthVerifier() *auth.Verifier { return a.verifier }
 // AuthCredentials implements auth.App.
 func (a *App) AuthCredentials() auth.Credentials { return a.gateway.Credentials }
 
-// acquire keeps the app's gateway open until release.
-func (a *App) acquire() { a.refs.Add(1) }
+// acquire keeps the app's gateway open until release. It returns false once that was
+// left: a request can come to a handler whose configuration has been cleaned up, since
+// Caddy does not wait for the handlers before this one, nor for HTTP/2 connections.
+func (a *App) acquire() bool {
+	for {
+		n := a.refs.Load()
+		if n == 0 {
+			return false
+		}
+		if a.refs.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+}
+
+// hold returns the app that is to serve a request, and whether it must be released
+// after that. A request that comes too late for this app is served by the one that
+// runs now, if that has the same routes. Otherwise it is served from memory, by what
+// this one last knew, and refused where the store would be needed.
+func (a *App) hold() (app *App, held bool) {
+	if a.acquire() {
+		return a, true
+	}
+	if now, err := activeApp(); err == nil && now.gatewayKey == a.gatewayKey && now.acquire() {
+		return now, true
+	}
+	return a, false
+}
 
 // release gives up one reference. The last one leaves the gateway, which, if no
 // other configuration uses it, stops its workers and closes the store.

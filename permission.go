@@ -86,6 +86,10 @@ func (p *Permission) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return fmt.Errorf("permission isekai needs the app isekai, that is the global option isekai: %w", err)
 	}
+	if !app.(*App).acquire() {
+		return errNotRunning
+	}
+	p.app = app.(*App)
 	if p.Wildcards != nil {
 		settings := p.Wildcards.withDefaults()
 		key, err := json.Marshal(settings)
@@ -100,8 +104,6 @@ func (p *Permission) Provision(ctx caddy.Context) error {
 		}
 		p.budget, p.budgetKey = pooled.(pooledBudget).Budget, string(key)
 	}
-	p.app = app.(*App)
-	p.app.acquire()
 	return nil
 }
 

@@ -150,7 +150,9 @@ var hostAttacks = []rawAttack{
 	{name: "absolute form without path", raw: get("http://x"), status: []int{400, 404}},
 	{name: "absolute form of another scheme", raw: get("ftp://x/nothing"), status: []int{400, 404}},
 	{name: "absolute form with dot-dot", raw: get("http://x/all/../secret"), status: bad},
-	{name: "authority form", raw: get("x:80"), status: []int{400, 404}},
+	{name: "authority form", raw: get("x:80"), status: bad},
+	{name: "opaque form", raw: get("x:http://inside.test/secret"), status: bad},
+	{name: "opaque form of http", raw: get("http:secret"), status: bad},
 }
 
 // methodAttacks use methods as they are not meant.

@@ -185,11 +185,14 @@ func (g *Gateway) load(ctx context.Context, old *routing.Table) error {
 		g.cfg.Log().Warn("store went back to an earlier revision",
 			zap.Int64("from", old.Revision()), zap.Int64("to", revision))
 	}
+	next := old.Replace(rows, revision)
 	touched := ids(rows)
-	for row := range old.All() {
-		touched = append(touched, row.ID)
+	for route := range old.Routes() {
+		if next.Route(route.ID) == nil {
+			touched = append(touched, route.ID)
+		}
 	}
-	g.publish(old, old.Replace(rows, revision), touched)
+	g.publish(old, next, touched)
 	return nil
 }
 
@@ -201,8 +204,8 @@ func (g *Gateway) publish(old, next *routing.Table, touched []int64) {
 	g.tableChanged()
 	var added, dropped []*routing.Route
 	for _, id := range touched {
-		if _, problem, _ := next.Get(id); problem != nil {
-			g.cfg.Log().Error("route can't be served", zap.Int64("route", id), zap.Error(problem))
+		if route := next.Route(id); route != nil && route.Problem() != nil {
+			g.cfg.Log().Error("route can't be served", zap.Int64("route", id), zap.Error(route.Problem()))
 		}
 		var was *routing.Route
 		if old != nil {

@@ -188,9 +188,9 @@ func (f forward) ServeHTTP(w http.ResponseWriter, r *http.Request) (err error) {
 }
 
 // SetPath gives u a path in canonical form, so that Path holds it decoded and
-// EscapedPath returns exactly what was given.
+// EscapedPath returns exactly what was given. Nothing else stands in its place.
 func SetPath(u *url.URL, canonical string) {
-	u.Path, u.RawPath = canonical, ""
+	u.Opaque, u.Path, u.RawPath = "", canonical, ""
 	if strings.IndexFunc(canonical, escapedByDefault) < 0 {
 		return
 	}

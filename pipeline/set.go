@@ -230,12 +230,22 @@ func (s *Set) Change(added, dropped []*routing.Route) {
 }
 
 // Start begins to ask for the health of targets of the routes that are there, and
-// of those that Add tells of.
-func (s *Set) Start(table *routing.Table) {
-	if table != nil {
-		for route := range table.Routes() {
+// of those that Change tells of. The table is the one that is current when it is asked
+// for, nil for none.
+func (s *Set) Start(table func() *routing.Table) {
+	began := table()
+	if began != nil {
+		for route := range began.Routes() {
 			if route.Problem() == nil {
 				s.warm.add(route)
+			}
+		}
+	}
+	// Change may have told of the end of some before they were added.
+	if now := table(); began != nil && now != began {
+		for route := range began.Routes() {
+			if now.Compiled(route.ID) != route {
+				s.warm.drop(route)
 			}
 		}
 	}

@@ -108,7 +108,8 @@ func isASCII(s string) bool {
 func RequestHost(hostport string) string {
 	host := hostport
 	if strings.HasPrefix(host, "[") {
-		if i := strings.IndexByte(host, ']'); i > 0 {
+		// Anything but a port behind it makes this no address, and no route's host.
+		if i := strings.IndexByte(host, ']'); i > 0 && (i+1 == len(host) || host[i+1] == ':') {
 			return requestAddr(host[1:i])
 		}
 	}

@@ -91,6 +91,8 @@ func TestRequestHost(t *testing.T) {
 		"2001:DB8::1":           "2001:db8::1",
 		"[NOT:an:address]":      "not:an:address",
 		"[":                     "[",
+		"[::1]x.example":        "[::1]x.example",
+		"[::1].:80":             "[::1].:80",
 		"xn--BCHER-kva.EXAMPLE": "xn--bcher-kva.example",
 	} {
 		if got := routing.RequestHost(in); got != want {

@@ -132,7 +132,7 @@ func naiveMethod(methods, method string) int {
 }
 
 func naivePredicates(r *store.Route, q *routing.Request) bool {
-	values, _ := url.ParseQuery(q.RawQuery)
+	values, _ := url.ParseQuery(strings.ReplaceAll(q.RawQuery, "%zz", "%25zz"))
 	for name, want := range r.Headers {
 		if got := q.Header.Values(name); len(got) == 0 || want != "*" && !slices.Contains(got, want) {
 			return false
@@ -202,7 +202,7 @@ func (g randomRoutes) request() *routing.Request {
 	for range g.IntN(3) {
 		q.Header.Add(g.pick("X-A", "X-B"), g.pick("1", "2", "3"))
 	}
-	q.RawQuery = g.pick("", "", "a=1", "b=2", "a=2&b=1", "a=1&a=2", "%zz&a=1")
+	q.RawQuery = g.pick("", "", "a=1", "b=2", "a=2&b=1", "a=1&a=2", "%zz&a=1", "a=%zz")
 	return q
 }
 

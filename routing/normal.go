@@ -14,9 +14,16 @@ func (r *Route) Normalized() *store.Route {
 // Compiled returns the compiled form of a live row, also of a disabled one, or
 // nil if there is none or it does not compile.
 func (t *Table) Compiled(id int64) *Route {
-	r, ok := t.byID.get(id)
-	if !ok || r.Problem() != nil {
+	r := t.Route(id)
+	if r == nil || r.Problem() != nil {
 		return nil
 	}
+	return r
+}
+
+// Route returns a live row, also one that does not compile, whose Problem says why; or
+// nil if there is none.
+func (t *Table) Route(id int64) *Route {
+	r, _ := t.byID.get(id)
 	return r
 }

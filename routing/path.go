@@ -71,8 +71,14 @@ func CanonicalPath(escaped string) (Path, error) {
 // is an encoding of u.Path, else by u.EscapedPath; unlike that alone, it keeps
 // the difference between "/" and "%2F" also in paths with bytes that ought to be
 // encoded and are not. An empty path is "/".
+//
+// The opaque form, "scheme:anything" without a path, is refused: as a request target it
+// is none of RFC 9112's (3.2), but net/http takes it from an HTTP/1 client's request
+// line, and sends it on in the place of the path.
 func CanonicalURLPath(u *url.URL) (Path, error) {
 	switch {
+	case u.Opaque != "":
+		return Path{}, errNotRooted
 	case u.Path == "" && u.RawPath == "":
 		return Path{Text: "/"}, nil
 	case u.RawPath != "" && unescapesTo(u.RawPath, u.Path):

@@ -118,6 +118,8 @@ func TestCanonicalURLPath(t *testing.T) {
 		{"control character", url.URL{Path: "/a\nb"}, ""},
 		{"asterisk", url.URL{Path: "*"}, ""},
 		{"question mark", url.URL{Path: "/a?b"}, "/a%3Fb"},
+		{"opaque", url.URL{Scheme: "x", Opaque: "http://h/admin"}, ""},
+		{"opaque beside a path", url.URL{Scheme: "x", Opaque: "/admin", Path: "/"}, ""},
 	}
 	for _, tt := range tests {
 		got, err := routing.CanonicalURLPath(&tt.url)

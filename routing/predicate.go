@@ -112,9 +112,9 @@ type Request struct {
 	// field that Access-Control-Request-Headers names is taken to hold.
 	Preflight bool
 
-	query  url.Values
-	parsed bool
-	asked  map[string]struct{} // what a preflight names, once it was needed
+	query   url.Values          // once it was needed
+	problem error               // with the query
+	asked   map[string]struct{} // what a preflight names, once it was needed
 }
 
 // willHave says whether this is a preflight for a request with the header field.
@@ -134,16 +134,6 @@ func (q *Request) willHave(name string) bool {
 	return ok
 }
 
-// queryValues parses the query once. Pairs that are malformed are left out.
-func (q *Request) queryValues() url.Values {
-	if !q.parsed {
-		q.parsed = true
-		// The error only tells that there were malformed pairs.
-		q.query, _ = url.ParseQuery(q.RawQuery)
-	}
-	return q.query
-}
-
 // predicatesHold reports whether the request has what the route asks for apart from host,
 // path and method.
 func (r *Route) predicatesHold(q *Request) bool {
@@ -156,7 +146,7 @@ func (r *Route) predicatesHold(q *Request) bool {
 		}
 	}
 	if len(r.more.query) > 0 {
-		values := q.queryValues()
+		values := q.parameters()
 		for _, p := range r.more.query {
 			if !p.holds(values[p.name]) {
 				return false

@@ -193,6 +193,10 @@ func TestMatchPredicates(t *testing.T) {
 		{"/a", "v=2&w=x", nil, 6},
 		{"/a", "V=2", nil, 1},
 		{"/a", "v=2;w=x", nil, 1},
+		{"/a", "v=2&w=1;x", nil, 6},
+		{"/a", "v=2&w=%zz", nil, 6},
+		{"/a", "v=2&%77=1%zz", nil, 6},
+		{"/a", "v=2&w" + strings.Repeat("&", 9_998), nil, 6},
 		{"/a", "%zz&v=2", nil, 5},
 		{"/a", "v=2", http.Header{"X-Env": {"beta"}}, 2},
 		{"/a", "v=3", http.Header{"X-Env": {"beta"}}, 7},
@@ -209,6 +213,19 @@ func TestMatchPredicates(t *testing.T) {
 		q.RawQuery, q.Header = tt.query, tt.header
 		if got := id(table.Match(q)); got != tt.want {
 			t.Errorf("%s?%s %v: route %d, want %d", tt.path, tt.query, tt.header, got, tt.want)
+		}
+	}
+}
+
+func TestQueryOfVeryManyParameters(t *testing.T) {
+	t.Parallel()
+	table := routing.NewTable([]*store.Route{row(1, "GET", "", "/a", query("v", "1")), row(2, "GET", "", "/b")}, 1)
+	for path, wantProblem := range map[string]bool{"/a": true, "/b": false} {
+		q := request(t, "GET", "", path)
+		q.RawQuery = "v=1" + strings.Repeat("&", 10_000)
+		table.Match(q)
+		if (q.Problem() != nil) != wantProblem {
+			t.Errorf("%s: the problem is %v", path, q.Problem())
 		}
 	}
 }
