@@ -67,6 +67,8 @@ type server struct {
 	batches checker       // of a batch
 	bulks   chan struct{} // a lock that honours contexts: holds one token while a change of many routes runs
 
+	bulkBodies chan struct{} // holds a token for each body of such a change that is in memory or arrives
+
 	openapi []byte // the document, marshalled
 }
 
@@ -76,7 +78,7 @@ func New(cfg Config) http.Handler {
 	if cfg.Log == nil {
 		cfg.Log = zap.NewNop
 	}
-	s := &server{cfg: cfg, bulks: make(chan struct{}, 1)}
+	s := &server{cfg: cfg, bulks: make(chan struct{}, 1), bulkBodies: make(chan struct{}, maxBulkBodies)}
 	mux := http.NewServeMux()
 	api := newHuma(mux, cfg.Version)
 	s.registerStatus(api)

@@ -73,15 +73,20 @@ func (s *server) batch(ctx context.Context, in *batchInput) (*batchOutput, error
 	if err := checkMediaType(in.Content.r.Header, []string{mediaJSON}); err != nil {
 		return nil, err
 	}
+	release, err := s.bulkRoom(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	text, err := in.Content.read(maxBulkBody, bulkBodyTimeout)
+	if err != nil {
+		return nil, err
+	}
 	ctx, done, err := s.bulk(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer done()
-	text, err := in.Content.read(maxBulkBody, bulkBodyTimeout)
-	if err != nil {
-		return nil, err
-	}
 	doc, err := objectIn(text)
 	if err != nil {
 		return nil, err

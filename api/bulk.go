@@ -17,10 +17,25 @@ import (
 // Bounds of a change of many routes.
 const (
 	maxBulkBody     = 64 << 20 // bytes
+	maxBulkBodies   = 4        // at a time
 	bulkBodyTimeout = time.Minute
 	bulkTimeout     = time.Minute
 	maxBulkDetails  = 1000
 )
+
+// bulkRoom waits until there is room in memory for the body of a change of many routes.
+// The body is read before the change has its turn, since a client that sends slowly must
+// not keep others from theirs. The caller must call release at the end of the change.
+func (s *server) bulkRoom(ctx context.Context) (release func(), err error) {
+	ctx, cancel := context.WithTimeout(ctx, bulkTimeout)
+	defer cancel()
+	select {
+	case s.bulkBodies <- struct{}{}:
+		return func() { <-s.bulkBodies }, nil
+	case <-ctx.Done():
+		return nil, unavailable("too many other changes of many routes are arriving")
+	}
+}
 
 // bulk waits until no other change of many routes is under way, since one may take a
 // good part of the memory, and bounds the time that this one has. The caller must call

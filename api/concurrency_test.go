@@ -185,6 +185,34 @@ func TestOverlappingWriters(t *testing.T) {
 	}
 }
 
+// TestManyPatchesOfKey: whoever disables a key has it disabled, though others rename it at
+// the same time.
+func TestManyPatchesOfKey(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	n.do(t, "POST", "/api/consumers", `{"name": "shop"}`).want(201)
+	path := n.do(t, "POST", "/api/consumers/1/keys", "").want(201).header.Get("Location")
+	for range 10 {
+		n.do(t, "PATCH", path, `{"enabled": true, "name": null, "expires_at": null}`).want(200)
+		var writers sync.WaitGroup
+		for _, patch := range []string{
+			`{"name": "x"}`, `{"name": "x"}`, `{"enabled": false}`, `{"name": "x"}`, `{"expires_at": "2030-01-02T03:04:05Z"}`, `{"name": "x"}`,
+		} {
+			writers.Go(func() {
+				if a := n.do(t, "PATCH", path, patch); a.status != 200 {
+					t.Errorf("%s: %d %s", patch, a.status, a.text)
+				}
+			})
+		}
+		writers.Wait()
+		got := n.do(t, "GET", "/api/consumers/1/keys", "").want(200).object()["items"].([]any)[0].(object)
+		want := object{"name": "x", "enabled": false, "expires_at": "2030-01-02T03:04:05Z"}
+		if diff := cmp.Diff(want, object{"name": got["name"], "enabled": got["enabled"], "expires_at": got["expires_at"]}); diff != "" {
+			t.Fatalf("the key in the end (-want +got):\n%s", diff)
+		}
+	}
+}
+
 // TestManyPatches: patches of different fields at the same time all take effect.
 func TestManyPatches(t *testing.T) {
 	t.Parallel()

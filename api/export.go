@@ -57,6 +57,9 @@ func (s *server) export(ctx context.Context, in *exportInput) (*huma.StreamRespo
 		r, w := humago.Unwrap(ctx)
 		w.Header().Set("Content-Type", mediaNDJSON)
 		w.WriteHeader(http.StatusOK)
+		if r.Method == http.MethodHead {
+			return // or all rows would be read for nobody
+		}
 		for len(rows) > 0 {
 			if writeRows(w, rows) != nil {
 				return // the client has left

@@ -90,8 +90,8 @@ func (s *server) registerKeys(api huma.API) {
 	registerWrite(s, api, huma.Operation{
 		OperationID: "patch-key", Method: http.MethodPatch, Path: one, Tags: tags,
 		Summary:     "Change a key",
-		Description: "Applies a JSON merge patch (RFC 7396) to name, enabled and expires_at. It takes effect before the answer.",
-		Errors:      []int{400, 404, 408, 413, 415, 422, 503},
+		Description: "Applies a JSON merge patch (RFC 7396) to name, enabled and expires_at. It takes effect before the answer. Patches of different fields at the same time all take effect.",
+		Errors:      []int{400, 404, 408, 409, 413, 415, 422, 503},
 	}, s.patchKey)
 	registerWrite(s, api, huma.Operation{
 		OperationID: "delete-key", Method: http.MethodDelete, Path: one, Tags: tags,
@@ -146,23 +146,37 @@ func (s *server) patchKey(ctx context.Context, in *patchKeyInput) (*keyOutput, e
 	if err != nil {
 		return nil, err
 	}
-	keys, err := s.cfg.Gateway.Keys(ctx, in.ID)
-	if err != nil {
-		return nil, noSuch("consumer", err)
-	}
-	for _, row := range keys {
-		if row.ID != in.Key {
-			continue
+	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
+	defer cancel()
+	for attempt := 1; ; attempt++ {
+		row, err := s.currentKey(ctx, in.ID, in.Key)
+		if err != nil {
+			return nil, err
 		}
 		if err := s.applyKey(row, patch, s.keyPatch); err != nil {
 			return nil, err
 		}
-		ctx, cancel := context.WithTimeout(ctx, writeTimeout)
-		defer cancel()
-		if row, err = s.cfg.Gateway.UpdateKey(ctx, row, author(ctx)); err != nil {
+		// The row tells at which revision it was read, so that nobody's change is undone.
+		row, err = s.cfg.Gateway.UpdateKey(ctx, row, author(ctx))
+		switch {
+		case err == nil:
+			return &keyOutput{Body: newKey(row)}, nil
+		case !errors.Is(err, store.ErrStale) || attempt == maxPatchAttempts:
 			return nil, noSuch("key", err)
 		}
-		return &keyOutput{Body: newKey(row)}, nil
+	}
+}
+
+// currentKey returns the key that a request is about to change.
+func (s *server) currentKey(ctx context.Context, consumer int64, id string) (*store.APIKey, error) {
+	keys, err := s.cfg.Gateway.Keys(ctx, consumer)
+	if err != nil {
+		return nil, noSuch("consumer", err)
+	}
+	for _, row := range keys {
+		if row.ID == id {
+			return row, nil
+		}
 	}
 	return nil, noSuch("key", store.ErrNotFound)
 }

@@ -136,7 +136,7 @@ func TestOpenAPIOperations(t *testing.T) {
 		"get /api/consumers/{id}/keys":          "200 400 404 422 500 503",
 		"get /api/hosts":                        "200 400 422 500 503",
 		"post /api/consumers/{id}/keys":         "201 400 404 408 409 413 415 422 500 503 504",
-		"patch /api/consumers/{id}/keys/{key}":  "200 400 404 408 413 415 422 500 503 504",
+		"patch /api/consumers/{id}/keys/{key}":  "200 400 404 408 409 413 415 422 500 503 504",
 		"delete /api/consumers/{id}/keys/{key}": "204 400 404 422 500 503 504",
 		"get /api/tokens":                       "200 400 422 500 503",
 		"post /api/tokens":                      "201 400 408 409 413 415 422 500 503 504",

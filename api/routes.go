@@ -13,7 +13,7 @@ import (
 )
 
 // maxPatchAttempts bounds how often a patch is applied anew because others change
-// the same route at the same time. Of several that meet, one succeeds each time.
+// the same row at the same time. Of several that meet, one succeeds each time.
 const maxPatchAttempts = 16
 
 // route is a route as clients read and write it: the row without its secrets, and

@@ -3,7 +3,6 @@ package api_test
 import (
 	"bytes"
 	"fmt"
-	"net/http"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -234,18 +233,6 @@ func TestWarnings(t *testing.T) {
 	if a = n.do(t, "PATCH", pathOf(a.id()), `{"path": "/b/{y}"}`).want(200); a.object()["warnings"] != nil {
 		t.Errorf("warnings about a route that nothing hides: %s", a.text)
 	}
-}
-
-func TestHead(t *testing.T) {
-	t.Parallel()
-	n := newNode(t)
-	n.create(t, "/a")
-	for _, path := range []string{"/health", "/api/status", "/api/routes", "/api/routes/1", "/api/openapi.json"} {
-		if a := n.do(t, http.MethodHead, path, "").want(200); len(a.text) > 0 {
-			t.Errorf("%s has a body", a.what)
-		}
-	}
-	n.do(t, http.MethodHead, "/api/routes/2", "").want(404)
 }
 
 func TestBadIDs(t *testing.T) {

@@ -52,6 +52,9 @@ func (s *server) tail(_ context.Context, in *RequestFilter) (*huma.StreamRespons
 func follow(r *http.Request, w http.ResponseWriter, tail *requestlog.Tail) {
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.WriteHeader(http.StatusOK)
+	if r.Method == http.MethodHead {
+		return // the events of it would never end, and nobody sees them
+	}
 	conn := http.NewResponseController(w)
 	send := func(event string) bool {
 		// Not every server can set deadlines.

@@ -75,7 +75,8 @@ func (g *Gateway) CreateKey(ctx context.Context, k *store.APIKey, by store.Autho
 }
 
 // UpdateKey changes the name, expiry and Enabled of the key with k.ID and
-// k.ConsumerID. Errors: store.FieldErrors, store.ErrNotFound, ErrStoreDown.
+// k.ConsumerID, if it is still at k.Revision (0: whatever it is at). Errors:
+// store.FieldErrors, store.ErrStale, store.ErrNotFound, ErrStoreDown.
 func (g *Gateway) UpdateKey(ctx context.Context, k *store.APIKey, by store.Author) (*store.APIKey, error) {
 	if err := validateKey(k); err != nil {
 		return nil, err

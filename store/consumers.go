@@ -44,7 +44,8 @@ type Credentials interface {
 	CreateKey(ctx context.Context, k *APIKey, by Author) (*APIKey, error)
 
 	// UpdateKey sets the name, expiry and Enabled of the live key that has k.ID and
-	// k.ConsumerID. ErrNotFound.
+	// k.ConsumerID. If k.Revision is not 0 and the key is at another revision: ErrStale.
+	// ErrNotFound.
 	UpdateKey(ctx context.Context, k *APIKey, by Author) (*APIKey, error)
 
 	// DeleteKey marks the key deleted. ErrNotFound.

@@ -108,7 +108,15 @@ func (s *sqlStore) UpdateKey(ctx context.Context, k *APIKey, by Author) (*APIKey
 	if err := checkNamed(k.Name, by); err != nil {
 		return nil, err
 	}
+	if !validID(k.ConsumerID) || textProblem(k.ID) != "" {
+		return nil, ErrNotFound
+	}
+	there := foundAtRevision(k.Revision, "SELECT revision FROM api_keys WHERE id = $1 AND consumer_id = $2 AND deleted_at IS NULL",
+		k.ID, k.ConsumerID)
 	err := s.change(ctx, "updating a key", func(ctx context.Context, tx *sql.Tx, revision int64) error {
+		if err := inTurn(ctx, tx, []step{there}); err != nil {
+			return err
+		}
 		return changedOne(tx.ExecContext(ctx, `UPDATE api_keys SET
 				name = $3, enabled = $4, expires_at = $5,
 				revision = $6, updated_by = $7, updated_from = $8, updated_at = $9

@@ -142,9 +142,14 @@ func readInto(route **Route) func(rowReader) error {
 // the table, at ifRevision if that is not 0. Since the transaction holds the counter, the
 // answer stays true until its end.
 func atRevision(table string, id, ifRevision int64) step {
+	return foundAtRevision(ifRevision, "SELECT revision FROM "+table+" WHERE id = $1 AND deleted_at IS NULL", id)
+}
+
+// foundAtRevision is atRevision for the row whose revision the query reads.
+func foundAtRevision(ifRevision int64, query string, args ...any) step {
 	return step{
-		query: "SELECT revision FROM " + table + " WHERE id = $1 AND deleted_at IS NULL",
-		args:  []any{id},
+		query: query,
+		args:  args,
 		read: func(rows rowReader) error {
 			var at int64
 			err := one(func(scan func(dest ...any) error) error { return scan(&at) })(rows)

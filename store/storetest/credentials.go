@@ -161,6 +161,16 @@ func testKeys(t *testing.T, open Opener) {
 	if diff := cmp.Diff(of, changed(t, s, &at)); diff != "" {
 		t.Error(diff)
 	}
+	_, err = s.UpdateKey(t.Context(), &edit, admin)
+	wantError(t, err, store.ErrStale)
+	if list := must[[]*store.APIKey](t)(s.Keys(t.Context(), owner.ID)); !cmp.Equal(list, []*store.APIKey{updated}) {
+		t.Errorf("a stale update has changed something: %s", cmp.Diff(updated, list[0]))
+	}
+	edit.Revision, edit.Enabled = 0, true
+	if updated = must[*store.APIKey](t)(s.UpdateKey(t.Context(), &edit, admin)); !updated.Enabled {
+		t.Errorf("updated, whatever it was at: %+v", updated)
+	}
+	changed(t, s, &at)
 	edit.ConsumerID = other.ID
 	_, err = s.UpdateKey(t.Context(), &edit, admin)
 	wantError(t, err, store.ErrNotFound)
@@ -175,6 +185,8 @@ func testKeys(t *testing.T, open Opener) {
 		_, err = s.Credential(t.Context(), id)
 		wantError(t, err, store.ErrNotFound)
 		wantError(t, s.DeleteKey(t.Context(), owner.ID, id, admin), store.ErrNotFound)
+		_, err = s.UpdateKey(t.Context(), &store.APIKey{ID: id, ConsumerID: owner.ID}, admin)
+		wantError(t, err, store.ErrNotFound)
 	}
 
 	// A consumer takes its keys along.
