@@ -28,16 +28,12 @@ func sanitize(r *http.Request, x *pipeline.Exchange) {
 	own.Restore(r.Header)
 	if trusted, _ := caddyhttp.GetVar(r.Context(), caddyhttp.TrustedProxyVarKey).(bool); !trusted {
 		fields.Drop(r.Header, fields.Claims)
-		fields.Drop(r.Header, asked)
+		fields.Drop(r.Header, fields.Asked)
 	}
 	mirror.Sanitize(r.Header)
 	tracing.Sanitize(r.Header)
 	x.TagRequest(r.Header)
 }
-
-// asked are fields by which a client could tell an upstream that it asked for
-// something else, in canonical form.
-var asked = []string{"X-Original-Url", "X-Rewrite-Url"}
 
 // dropConnectionHeaders removes the fields that the Connection field names (RFC
 // 9110, 7.6.1). Forwarding does so too, but only after the plugins have run: a

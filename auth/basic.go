@@ -57,7 +57,7 @@ var guesses = ratelimit.Rule{Name: "guesses", Limit: 10, Window: time.Minute}
 // that only this process has.
 type basic struct {
 	accounts map[string]*account
-	unknown  []byte // a hash to compare the passwords of unknown users with
+	unknown  account // whom the passwords of unknown users are compared with; its cost is the highest
 	key      [32]byte
 	slots    chan struct{}
 	guesses  *ratelimit.Limiter
@@ -65,6 +65,7 @@ type basic struct {
 
 type account struct {
 	hash   []byte
+	cost   int // of the hash
 	groups []string
 	good   atomic.Pointer[[sha256.Size]byte] // the digest of the right password
 }
@@ -83,7 +84,7 @@ func newBasic(accounts map[string]Account, guesses *ratelimit.Limiter) (*basic, 
 		guesses:  guesses,
 	}
 	_, _ = rand.Read(b.key[:]) // never fails
-	repl, most := caddy.NewReplacer(), 0
+	repl := caddy.NewReplacer()
 	for name, cfg := range accounts {
 		hash := []byte(repl.ReplaceKnown(cfg.Password, ""))
 		cost, err := bcrypt.Cost(hash)
@@ -92,17 +93,17 @@ func newBasic(accounts map[string]Account, guesses *ratelimit.Limiter) (*basic, 
 			return nil, fmt.Errorf("account %s: the password must be a bcrypt hash: see caddy hash-password", name)
 		case cost > maxBcryptCost:
 			return nil, fmt.Errorf("account %s: the password must be a bcrypt hash of cost %d at most, not %d", name, maxBcryptCost, cost)
-		case cost > most:
-			b.unknown, most = hash, cost
+		case cost > b.unknown.cost:
+			b.unknown.hash, b.unknown.cost = hash, cost
 		}
-		b.accounts[name] = &account{hash: hash, groups: cfg.Groups}
+		b.accounts[name] = &account{hash: hash, cost: cost, groups: cfg.Groups}
 	}
 	return b, nil
 }
 
 // password checks name and password.
 func (v *Verifier) password(r *http.Request, name, password string) (*Identity, error) {
-	if v.basic.unknown == nil || len(password) > maxPassword {
+	if v.basic.unknown.hash == nil || len(password) > maxPassword {
 		return nil, v.invalid(MethodBasic, "there is no account with such a password")
 	}
 	known, err := v.basic.check(r, name, password)
@@ -130,11 +131,11 @@ func (b *basic) check(r *http.Request, name, password string) (*account, error) 
 	if d := b.guesses.Allow(client.Rule, client.Scope, client.Key, client.Cost); !d.Allowed {
 		return nil, &guessingError{d.RetryAfter}
 	}
-	hash := b.unknown
+	compared := &b.unknown
 	if exists {
-		hash = known.hash
+		compared = known
 	}
-	if err := b.compare(r.Context(), hash, password); err != nil {
+	if err := b.compare(r.Context(), compared, password); err != nil {
 		return nil, err
 	}
 	if !exists {
@@ -146,8 +147,9 @@ func (b *basic) check(r *http.Request, name, password string) (*account, error) 
 	return known, nil
 }
 
-// compare waits for its turn and hashes the password.
-func (b *basic) compare(ctx context.Context, hash []byte, password string) error {
+// compare waits for its turn and hashes the password. To find that it is wrong takes as
+// long for each account, and for none, so that the time tells nobody which names exist.
+func (b *basic) compare(ctx context.Context, with *account, password string) error {
 	timeout := time.NewTimer(hashWait)
 	defer timeout.Stop()
 	select {
@@ -158,10 +160,15 @@ func (b *basic) compare(ctx context.Context, hash []byte, password string) error
 		return ErrUnavailable
 	}
 	defer func() { <-b.slots }()
-	if bcrypt.CompareHashAndPassword(hash, []byte(password)) != nil {
-		return ErrInvalid
+	if bcrypt.CompareHashAndPassword(with.hash, []byte(password)) == nil {
+		return nil
 	}
-	return nil
+	// Each cost takes twice the time of the one below, so these and the one above
+	// together take what the highest does.
+	for cost := with.cost; cost < b.unknown.cost; cost++ {
+		_, _ = bcrypt.GenerateFromPassword([]byte(password), cost) // only for the time
+	}
+	return ErrInvalid
 }
 
 func (b *basic) digest(name, password string) (sum [sha256.Size]byte) {

@@ -150,16 +150,23 @@ func unavailable(ctx context.Context, err error) error {
 	return fmt.Errorf("%w: %w", ErrUnavailable, err)
 }
 
-// copyTo puts the answer's fields on a request, in place of the client's own. A
-// nil answer has none.
-func (c *Client) copyTo(h http.Header, a *Answer) {
-	forget(h, c.copied)
+// copyTo puts the answer's fields on a request, in place of the client's own, which may
+// also come behind the body. A nil answer has none.
+func (c *Client) copyTo(r *http.Request, a *Answer) {
+	forget(r.Header, c.copied)
+	if r.Trailer != nil {
+		names := make([]string, len(c.copied))
+		for i, f := range c.copied {
+			names[i] = f.to
+		}
+		fields.DropTrailers(r, names)
+	}
 	if a == nil {
 		return
 	}
 	for _, f := range c.copied {
 		if values := a.Header[f.from]; len(values) > 0 {
-			h[f.to] = append(h[f.to], values...)
+			r.Header[f.to] = append(r.Header[f.to], values...)
 		}
 	}
 }

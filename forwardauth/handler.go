@@ -82,7 +82,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	default:
 		return caddyhttp.Error(http.StatusBadGateway, err)
 	}
-	h.client.copyTo(r.Header, answer)
+	h.client.copyTo(r, answer)
 	return next.ServeHTTP(w, r)
 }
 

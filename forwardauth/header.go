@@ -38,10 +38,6 @@ var asserted = []string{
 	"X-Rewrite-Url",
 }
 
-// rebuilt are fields that say who the client is and are made anew here, unless a
-// trusted proxy has set them.
-var rebuilt = []string{"X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto"}
-
 // question returns the header of the request that asks about r.
 func question(r *http.Request, trusted bool) http.Header {
 	h := r.Header.Clone()
@@ -50,7 +46,7 @@ func question(r *http.Request, trusted bool) http.Header {
 	fields.Drop(h, asserted)
 	if !trusted {
 		fields.Drop(h, fields.Claims)
-		fields.Drop(h, rebuilt)
+		fields.Drop(h, fields.Rebuilt) // and made anew below
 	}
 	for name := range h {
 		// The server puts what is no field there too, such as HTTP/2's :protocol.

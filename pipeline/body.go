@@ -3,7 +3,9 @@ package pipeline
 import (
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -78,6 +80,20 @@ func (b *body) Read(p []byte) (int, error) {
 	}
 	b.exchange.deadline.touch()
 	return n, err
+}
+
+// notTrailers are fields that no client may send behind a body, where plugins and the
+// gateway's own checks do not look.
+var notTrailers = slices.Concat(fields.Claims, fields.Rebuilt, fields.Asked)
+
+// protect keeps the client from repeating, behind the body, a field of the header that
+// the upstream gets, or one that says who the client is: some servers put both together.
+func (b *body) protect(header http.Header) {
+	if b.trailer == nil {
+		return
+	}
+	b.own = slices.Concat(b.own, notTrailers, slices.Collect(maps.Keys(header)))
+	fields.Drop(b.trailer, b.own)
 }
 
 func (b *body) Close() error {

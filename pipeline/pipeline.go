@@ -172,6 +172,7 @@ func (f forward) ServeHTTP(w http.ResponseWriter, r *http.Request) (err error) {
 	}
 	if x.body != nil {
 		x.body.forwarded = true
+		x.body.protect(r.Header)
 	}
 	u := &x.forwarded
 	*u = *r.URL

@@ -2,6 +2,7 @@
 package fields
 
 import (
+	"io"
 	"iter"
 	"net/http"
 	"net/textproto"
@@ -26,7 +27,7 @@ var hopByHop = []string{
 
 // Claims are the fields by which proxies tell upstreams who the client is and how
 // it came, in canonical form; only trusted proxies may set them. Not among them are
-// X-Forwarded-For, -Proto and -Host, which forwarding rebuilds.
+// those of Rebuilt.
 var Claims = []string{
 	"Forwarded", // RFC 7239
 	"X-Real-Ip",
@@ -41,6 +42,13 @@ var Claims = []string{
 	"X-Forwarded-Ssl",
 }
 
+// Asked are fields by which a client could tell an upstream that it asked for something
+// else, in canonical form.
+var Asked = []string{"X-Original-Url", "X-Rewrite-Url"}
+
+// Rebuilt are the fields about the client that forwarding sets, in canonical form.
+var Rebuilt = []string{"X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto"}
+
 // Drop removes fields, given in canonical form.
 func Drop(h http.Header, names []string) {
 	for _, name := range names {
@@ -49,6 +57,32 @@ func Drop(h http.Header, names []string) {
 			delete(h, name)
 		}
 	}
+}
+
+// DropTrailers removes fields, given in canonical form, from what comes behind a
+// request's body. A request that announces no trailers has none.
+func DropTrailers(r *http.Request, names []string) {
+	if r.Trailer == nil || len(names) == 0 {
+		return
+	}
+	Drop(r.Trailer, names)
+	r.Body = &trailed{r.Body, r.Trailer, names}
+}
+
+// trailed is a body behind which trailers come.
+type trailed struct {
+	io.ReadCloser
+	trailer http.Header
+	dropped []string
+}
+
+func (b *trailed) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err == io.EOF {
+		// net/http puts all that came, announced or not, among those announced.
+		Drop(b.trailer, b.dropped)
+	}
+	return n, err
 }
 
 // DropHopByHop removes the fields that concern one connection only, with those
