@@ -156,7 +156,7 @@ func (c *Call) answered(status int, err error) {
 	case c.span == nil:
 	case err != nil:
 		kind := tracing.Kind(err)
-		if _, ok := errors.AsType[reverseproxy.DialError](err); ok {
+		if isDialError(err) {
 			kind = "connect"
 		}
 		tracing.Failed(c.span, kind, err)
@@ -221,6 +221,11 @@ type finalError struct{ err error }
 
 func (e finalError) Error() string        { return e.err.Error() }
 func (e finalError) Is(target error) bool { return errors.Is(e.err, target) }
+
+// seenError is a failure to connect once more, after the request was sent on a connection
+// that has died. It hides that the target can't be connected to, which would mean that
+// the target has seen nothing of the request.
+type seenError struct{ finalError }
 
 // Timeout implements net.Error.
 func (e finalError) Timeout() bool { return isTimeout(e.err) }

@@ -56,6 +56,7 @@ func (f *Forwarder) ServeHTTP(w http.ResponseWriter, r *http.Request) error {
 			tracing.Failed(call.span, "cut", errCut)
 		}
 		call.end()
+		call.body.rethrow()
 	}()
 	done, err := f.serveFast(w, r, call)
 	if !done {

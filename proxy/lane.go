@@ -80,6 +80,10 @@ func (l *lane) takes(address string, mayAsk bool) bool {
 		return true // HTTP/1.1
 	case !mayAsk || known && time.Now().Before(until):
 		return false
+	case l.conns.has(address):
+		// Nobody would be asked: the connection that is taken has its answer.
+		l.note(address, time.Time{})
+		return true
 	}
 	l.note(address, time.Now().Add(tlsHandshakeTimeout))
 	return true
@@ -99,11 +103,32 @@ func (l *lane) learn(address string, until time.Time) {
 	l.note(address, until)
 }
 
-// forget makes the next request ask again.
+// forget makes the next request ask a target that was being asked again. One that speaks
+// HTTP/1.1 does so also if it could not be connected to just now.
 func (l *lane) forget(address string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	delete(l.spoken, address)
+	if !l.spoken[address].IsZero() {
+		delete(l.spoken, address)
+	}
+}
+
+// heard learns from an answer on the full lane what a target speaks that was not asked.
+func (l *lane) heard(r *http.Request, resp *http.Response) {
+	if !l.negotiate || r.Header.Get("Upgrade") != "" { // for which nothing but HTTP/1.1 is offered
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := time.Now()
+	if until, known := l.spoken[r.URL.Host]; known && (until.IsZero() || now.Before(until)) {
+		return
+	}
+	if resp.ProtoMajor == 1 {
+		l.note(r.URL.Host, time.Time{})
+	} else {
+		l.note(r.URL.Host, now.Add(speaksFor))
+	}
 }
 
 // errSpeaksHTTP2 says that a target has chosen HTTP/2: the full lane has to serve it.
@@ -156,6 +181,9 @@ type laneExchange struct {
 	untyped bool // nothing of the body is written yet, and nobody has said its type
 }
 
+// maxKeptFields is for how many fields of an answer there is room in one that is kept.
+const maxKeptFields = 128
+
 var laneExchanges = sync.Pool{New: func() any { return new(laneExchange) }}
 
 // begin sends the request to a target and reads the head of its answer.
@@ -163,12 +191,16 @@ func (x *laneExchange) begin(w http.ResponseWriter, r *http.Request, l *lane, ad
 	ctx := r.Context()
 	x.lane, x.address = l, address
 	x.conn = l.conns.get(address)
+	sent := false // on a connection that has died since
 	for {
 		if x.conn == nil {
 			var err error
 			if x.conn, err = l.connect(ctx, address); err != nil {
 				if l.negotiate && !errors.Is(err, errSpeaksHTTP2) {
 					l.forget(address)
+				}
+				if sent {
+					err = seenError{finalError{err}}
 				}
 				return ended(ctx, err)
 			}
@@ -189,6 +221,7 @@ func (x *laneExchange) begin(w http.ResponseWriter, r *http.Request, l *lane, ad
 		if begun || !reused || ctx.Err() != nil || !repeatable(r) || !closedByPeer(err) {
 			return ended(ctx, err)
 		}
+		sent = true
 	}
 }
 
@@ -204,17 +237,20 @@ func ended(ctx context.Context, err error) error {
 func (x *laneExchange) try(w http.ResponseWriter, r *http.Request) (begun bool, err error) {
 	c := x.conn
 	x.stop = context.AfterFunc(r.Context(), c.interrupt)
-	if err := c.send(x.request.bytes); err != nil {
+	if err := c.send(x.request.bytes, x.lane.header); err != nil {
 		return false, fmt.Errorf("sending the request: %w", err)
 	}
-	c.wait(x.lane.header)
 	x.reader.Reset(c)
 	for {
 		if err := x.reader.ReadHead(&x.head); err != nil {
+			begun = begun || x.reader.Buffered() > 0
+			if sendErr := c.sendError(); sendErr != nil {
+				return begun, fmt.Errorf("sending the request: %w", sendErr)
+			}
 			if x.lane.header > 0 && isTimeout(err) {
 				err = errHeaderTimeout
 			}
-			return begun || x.reader.Buffered() > 0, fmt.Errorf("reading the answer: %w", err)
+			return begun, fmt.Errorf("reading the answer: %w", err)
 		}
 		begun = true
 		switch {
@@ -230,9 +266,12 @@ func (x *laneExchange) try(w http.ResponseWriter, r *http.Request) (begun bool, 
 	}
 }
 
-// repeatable says whether a request may be sent once more on a new connection, as
-// http.Transport sees it.
+// repeatable says whether a request may be sent once more on a new connection, without
+// anybody being asked, as http.Transport sees it: never with a body.
 func repeatable(r *http.Request) bool {
+	if r.ContentLength != 0 {
+		return false
+	}
 	switch r.Method {
 	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
 		return true
@@ -281,12 +320,11 @@ func (x *laneExchange) read(p []byte) (int, error) {
 // discard throws the answer away so that its connection can be used again, unless
 // that would take long.
 func (x *laneExchange) discard() {
-	const most = 16 << 10
-	if left := x.body.Left(); left > 0 && left <= most {
-		x.idle = max(x.idle, time.Second)
+	if left := x.body.Left(); left > 0 && left <= discardMost {
+		x.conn.wait(discardPatience)
 		for {
 			var b [1024]byte
-			if _, err := x.read(b[:]); err != nil {
+			if _, err := x.body.Read(b[:]); err != nil {
 				break
 			}
 		}
@@ -294,14 +332,14 @@ func (x *laneExchange) discard() {
 	x.done()
 }
 
-// done gives the connection back, if its answer was read to its end and nothing came
-// behind it. Otherwise it closes it.
+// done gives the connection back, if its request was sent to its end, its answer read to
+// its end, and nothing came behind that. Otherwise it closes it.
 func (x *laneExchange) done() {
 	c := x.conn
 	if c == nil {
 		return
 	}
-	if !x.stop() || !x.body.Ended() || x.head.Close || x.reader.Buffered() > 0 {
+	if !x.stop() || !x.body.Ended() || x.head.Close || x.reader.Buffered() > 0 || !c.sent() {
 		_ = c.Close()
 	} else {
 		c.wait(0)
@@ -322,11 +360,21 @@ func (x *laneExchange) drop() {
 
 // free gives x back for another request.
 func (x *laneExchange) free() {
+	x.reset()
+	laneExchanges.Put(x)
+}
+
+// reset makes x forget its request.
+func (x *laneExchange) reset() {
 	x.drop()
 	x.reader.Reset(nil)
 	x.request.reset()
-	clear(x.head.Fields)
-	x.head, x.body = http1.Head{Fields: x.head.Fields[:0]}, http1.Body{}
+	fields := x.head.Fields[:0]
+	if cap(fields) > maxKeptFields {
+		fields = nil
+	}
+	// An earlier answer to the same request may have had more of them than the last.
+	clear(fields[:cap(fields)])
+	x.head, x.body = http1.Head{Fields: fields}, http1.Body{}
 	x.lane, x.address, x.idle, x.untyped = nil, "", 0, false
-	laneExchanges.Put(x)
 }

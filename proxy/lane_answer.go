@@ -103,7 +103,7 @@ func (x *laneExchange) copyBody(w http.ResponseWriter, stream bool) error {
 		return nil
 	}
 	if !stream {
-		if part := x.body.Buffered(int(x.body.Left())); len(part) > 0 {
+		if part := x.body.Buffered(); len(part) > 0 {
 			if err := x.write(w, part); err != nil {
 				return err
 			}

@@ -20,11 +20,14 @@ type laneConn struct {
 	// interrupt ends all waiting for the target. It is made once, for context.AfterFunc.
 	interrupt func()
 
-	unsent []byte // a request that the next Read sends
+	unsent  []byte     // a request that the next Read sends
+	sending chan error // gets what comes of sendAside; nil unless that was called
+	failure error      // of sending, if sendError or sent has seen it
 
 	mu    sync.Mutex    // guards deadlines
-	cut   bool          // interrupted: it has no other deadline any more
+	cut   bool          // interrupted, or failed: it has no other deadline any more
 	bound time.Duration // of reads, 0 for none
+	later time.Duration // the bound that reads have once the request is sent
 }
 
 // longAgo is a deadline that has passed.
@@ -56,11 +59,17 @@ func (c *laneConn) secure(ctx context.Context, config *tls.Config, timeout time.
 
 // wait bounds how long reads may take from now on; 0 lifts the bound.
 func (c *laneConn) wait(d time.Duration) {
-	if d == 0 && c.bound == 0 {
+	if c.sending == nil && d == 0 && c.bound == 0 {
 		return
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.setBound(d)
+}
+
+// setBound must be called with mu held.
+func (c *laneConn) setBound(d time.Duration) {
+	c.later = 0
 	if c.cut {
 		return
 	}
@@ -76,19 +85,31 @@ func (c *laneConn) wait(d time.Duration) {
 // it was closed, or something has come that nobody has asked for.
 var errGone = errors.New("the connection is closed, or has an answer to no request")
 
-// send sends a request, on a connection that was idle only if it is alive. Without TLS
-// it is left to the next Read, which does both and waits for the answer in one.
-func (c *laneConn) send(request []byte) error {
+// send sends a request, on a connection that was idle only if it is alive, and bounds how
+// long its answer may take to begin; 0 is no bound. Without TLS it is left to the next
+// Read, which does both and waits for the answer in one. If not all can be sent, what the
+// target has said before can still be read, and sendError says why.
+func (c *laneConn) send(request []byte, patience time.Duration) error {
 	switch {
-	case !c.reused:
-	case c.Conn == c.probe && c.probe.raw.canExchange():
+	case c.reused && c.Conn == c.probe && c.probe.raw.canExchange():
 		c.unsent = request
+		c.wait(patience)
 		return nil
-	case !c.alive():
+	case c.reused && !c.fresh() && !c.alive():
 		return errGone
+	case len(request) > sentAtOnce:
+		c.sendAside(request, patience)
+		return nil
 	}
-	_, err := c.Write(request)
-	return err
+	_, c.failure = c.Write(request)
+	if c.failure != nil {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.giveUp()
+		return nil
+	}
+	c.wait(patience)
+	return nil
 }
 
 // Read implements net.Conn.
@@ -102,12 +123,13 @@ func (c *laneConn) Read(p []byte) (int, error) {
 	if sent == len(request) || err != nil {
 		return n, err
 	}
-	if _, err := c.Write(request[sent:]); err != nil {
-		return 0, err
-	}
-	c.wait(c.bound) // which begins now
+	c.sendAside(request[sent:], c.bound)
 	return c.Conn.Read(p)
 }
+
+// fresh says that a connection was used so recently that it is not worth its while to
+// look whether it is alive.
+func (c *laneConn) fresh() bool { return freshFor > 0 && time.Since(c.since) < freshFor }
 
 // alive says whether an idle connection can be used: whether it is open, and nothing
 // has come that nobody has asked for.
@@ -171,6 +193,13 @@ func (p *laneConns) get(address string) *laneConn {
 	return c
 }
 
+// has says whether there is an idle connection.
+func (p *laneConns) has(address string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.idle[address]) > 0
+}
+
 // put keeps a connection for the next exchange.
 func (p *laneConns) put(address string, c *laneConn) {
 	c.reused, c.since = true, time.Now()
@@ -202,7 +231,8 @@ func (p *laneConns) sweep() {
 	for address, list := range p.idle {
 		kept := list[:0]
 		for _, c := range list {
-			if now.Sub(c.since) < idleConnTimeout && c.alive() {
+			// Others wait meanwhile, so that nothing is looked at where that takes long.
+			if now.Sub(c.since) < idleConnTimeout && (freshFor > 0 || c.alive()) {
 				kept = append(kept, c)
 			} else {
 				_ = c.Close()

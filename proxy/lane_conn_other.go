@@ -15,6 +15,10 @@ type rawReader struct{ conn net.Conn }
 
 func rawOf(conn net.Conn) rawReader { return rawReader{conn} }
 
+// freshFor is how long after an exchange a connection is used again without a look at it:
+// each look waits for a timer, which is coarse on some systems.
+const freshFor = time.Second
+
 // lookFor is how long a connection is looked at.
 const lookFor = 50 * time.Microsecond
 

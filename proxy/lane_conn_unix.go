@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"syscall"
+	"time"
 )
 
 // rawReader reads from, and writes to, a connection's descriptor. It keeps its
@@ -28,6 +29,9 @@ type rawCall struct {
 	waiting bool // for the answer
 	err     error
 }
+
+// freshFor is 0: a look at a connection is one system call, which never waits.
+const freshFor time.Duration = 0
 
 func rawOf(conn net.Conn) rawReader {
 	source, ok := conn.(syscall.Conn)

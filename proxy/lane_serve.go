@@ -24,6 +24,9 @@ func (f *Forwarder) serveFast(w http.ResponseWriter, r *http.Request, call *Call
 		return false, nil
 	}
 	if r.ContentLength > 0 {
+		if r.Body == nil {
+			return false, nil
+		}
 		body, early := p.readBody(r, call)
 		switch {
 		case early != nil:

@@ -7,6 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/http/httptrace"
+	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
@@ -93,6 +96,9 @@ func (p *pool) RoundTrip(r *http.Request) (*http.Response, error) {
 	status := 0
 	if err == nil {
 		status = resp.StatusCode
+		if p.lane != nil {
+			p.lane.heard(r, resp)
+		}
 	}
 	call.answered(status, err)
 	if err := p.judge(call, t, r, status, time.Since(start), err); err != nil {
@@ -189,12 +195,30 @@ func (p *pool) exchange(r *http.Request) (*http.Response, error) {
 }
 
 func (p *pool) roundTrip(r *http.Request) (*http.Response, error) {
+	var connected *atomic.Bool
+	if p.retry.most > 0 && repeatable(r) && !slices.Contains(p.retry.methods, r.Method) {
+		r, connected = watchConnection(r)
+	}
 	resp, err := p.transport.RoundTrip(r)
+	if err != nil && connected != nil && connected.Load() && isDialError(err) {
+		err = seenError{finalError{err}}
+	}
 	if err == nil && resp.StatusCode == http.StatusSwitchingProtocols && r.Header.Get("Upgrade") == "" {
 		// reverse_proxy would leave the client with an empty 200.
 		return nil, errors.Join(errUnaskedUpgrade, resp.Body.Close())
 	}
 	return resp, err
+}
+
+// watchConnection returns a request that notes when it gets a connection. http.Transport
+// sends what is repeatable again by itself if a connection dies that was used before. It
+// is for requests of which it matters that a target may have seen them then, since it
+// allocates.
+func watchConnection(r *http.Request) (*http.Request, *atomic.Bool) {
+	got := new(atomic.Bool)
+	return r.WithContext(httptrace.WithClientTrace(r.Context(), &httptrace.ClientTrace{
+		GotConn: func(httptrace.GotConnInfo) { got.Store(true) },
+	})), got
 }
 
 // errUnaskedUpgrade says that an upstream broke the protocol.

@@ -24,6 +24,7 @@ type replay struct {
 	once        bool  // too long to be sent again, though it is kept
 	total       int64 // read from source
 	err         error // that source ended with
+	panicked    *sourcePanic
 	inRead      bool
 	interrupted bool
 }
@@ -102,7 +103,7 @@ func (a *attempt) fromSource(p []byte) (int, error) {
 	b.mu.Lock()
 	b.inRead = true
 	b.mu.Unlock()
-	n, err := b.source.Read(p)
+	n, err := b.readSource(p)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.inRead = false

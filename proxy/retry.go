@@ -85,7 +85,7 @@ func (p *pool) mayRepeat(call *Call, r *http.Request, err error) bool {
 		return false
 	}
 	// Nothing was sent to a target that can't be connected to.
-	_, unseen := errors.AsType[reverseproxy.DialError](err)
+	unseen := isDialError(err)
 	if !unseen && !slices.Contains(p.retry.methods, r.Method) {
 		return false
 	}
@@ -102,6 +102,11 @@ func (p *pool) mayRepeat(call *Call, r *http.Request, err error) bool {
 	return elsewhere || worker.Sleep(r.Context(), p.retry.backoff)
 }
 
+func isDialError(err error) bool {
+	_, ok := errors.AsType[reverseproxy.DialError](err)
+	return ok
+}
+
 // hasOther says whether a target is there that the request was not sent to yet.
 func (p *pool) hasOther(call *Call) bool {
 	for _, t := range p.targets {
@@ -115,12 +120,19 @@ func (p *pool) hasOther(call *Call) bool {
 	return false
 }
 
+// Bounds of an answer that is thrown away to ask again. The next try waits for it.
+const (
+	discardMost     = 16 << 10 // bytes
+	discardPatience = 500 * time.Millisecond
+)
+
 // discard throws an answer away so that its connection can be used again, unless
 // that would take long.
 func discard(resp *http.Response) {
-	const most = 16 << 10
-	if resp.ContentLength >= 0 && resp.ContentLength <= most {
-		_, _ = io.CopyN(io.Discard, resp.Body, most)
+	if resp.ContentLength > 0 && resp.ContentLength <= discardMost {
+		late := time.AfterFunc(discardPatience, func() { _ = resp.Body.Close() })
+		defer late.Stop()
+		_, _ = io.CopyN(io.Discard, resp.Body, discardMost)
 	}
 	_ = resp.Body.Close()
 }

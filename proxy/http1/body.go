@@ -45,9 +45,9 @@ func (b *Body) Left() int64 {
 	return -1
 }
 
-// Buffered returns what of the body is there to be read at once, at most max bytes.
-// It is valid until the next read; Discard takes it away.
-func (b *Body) Buffered(most int) []byte {
+// Buffered returns what of the body is there to be read at once. It is valid until the
+// next read; Discard takes it, or the beginning of it, away.
+func (b *Body) Buffered() []byte {
 	n := b.r.Buffered()
 	switch b.state {
 	case counted, chunkData:
@@ -56,7 +56,7 @@ func (b *Body) Buffered(most int) []byte {
 	default:
 		return nil
 	}
-	return b.r.buf[b.r.r : b.r.r+min(n, most)]
+	return b.r.buf[b.r.r : b.r.r+n]
 }
 
 // Discard takes n bytes that Buffered has returned.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -336,15 +337,34 @@ func TestBuffered(t *testing.T) {
 		t.Fatal(err)
 	}
 	b := r.Body(&h, "GET")
-	if got := string(b.Buffered(3)); got != "one" || b.Left() != 8 || !b.Ready() {
+	if got := string(b.Buffered()); got != "onetwo2!" || b.Left() != 8 || !b.Ready() {
 		t.Errorf("%q is there of %d", got, b.Left())
 	}
 	b.Discard(3)
-	if got := string(b.Buffered(100)); got != "two2!" || b.Left() != 5 {
+	if got := string(b.Buffered()); got != "two2!" || b.Left() != 5 {
 		t.Errorf("%q is there of %d", got, b.Left())
 	}
 	b.Discard(5)
-	if !b.Ended() || len(b.Buffered(100)) != 0 || r.Buffered() != 4 {
+	if !b.Ended() || len(b.Buffered()) != 0 || r.Buffered() != 4 {
 		t.Errorf("ended: %v, %d bytes follow", b.Ended(), r.Buffered())
+	}
+}
+
+// TestBufferedLong has a body that is longer than an int of 32 bits can say.
+func TestBufferedLong(t *testing.T) {
+	t.Parallel()
+	for _, length := range []string{"2147483648", "3000000000", "4294967296", "999999999999999"} {
+		var (
+			r Reader
+			h Head
+		)
+		r.Reset(strings.NewReader("HTTP/1.1 200 OK\r\nContent-Length: " + length + "\r\n\r\nsome of it"))
+		if err := r.ReadHead(&h); err != nil {
+			t.Fatal(err)
+		}
+		b := r.Body(&h, "GET")
+		if got := string(b.Buffered()); got != "some of it" || strconv.FormatInt(b.Left(), 10) != length {
+			t.Errorf("of %s, %q is there of %d", length, got, b.Left())
+		}
 	}
 }
