@@ -113,13 +113,13 @@ func readDocument(cmd *cobra.Command, name string) ([]byte, error) {
 
 // difference is what the admin API answers to a document.
 type difference struct {
-	Changed   bool  `json:"changed"`
-	DryRun    bool  `json:"dry_run"`
-	Revision  int64 `json:"revision"`
-	Created   int   `json:"created"`
-	Updated   int   `json:"updated"`
-	Deleted   int   `json:"deleted"`
-	Unchanged int   `json:"unchanged"`
+	Changed   *bool  `json:"changed"`  // always there
+	Revision  *int64 `json:"revision"` // always there
+	DryRun    bool   `json:"dry_run"`
+	Created   int    `json:"created"`
+	Updated   int    `json:"updated"`
+	Deleted   int    `json:"deleted"`
+	Unchanged int    `json:"unchanged"`
 	Changes   []struct {
 		Action string `json:"action"`
 		Name   string `json:"name"`
@@ -140,6 +140,9 @@ func printDifference(cmd *cobra.Command, answer []byte) error {
 	var d difference
 	if err := json.Unmarshal(answer, &d); err != nil {
 		return fmt.Errorf("reading the answer: %w", err)
+	}
+	if d.Changed == nil || d.Revision == nil {
+		return errors.New("the answer is not that of an admin API: it does not say what was changed")
 	}
 	var out bytes.Buffer
 	for _, c := range d.Changes {
@@ -163,12 +166,12 @@ func printDifference(cmd *cobra.Command, answer []byte) error {
 	}
 	summary := fmt.Sprintf("%d created, %d updated, %d deleted, %d unchanged", d.Created, d.Updated, d.Deleted, d.Unchanged)
 	switch {
-	case !d.Changed:
-		fmt.Fprintf(cmd.ErrOrStderr(), "Nothing to change at revision %d.\n", d.Revision)
+	case !*d.Changed:
+		fmt.Fprintf(cmd.ErrOrStderr(), "Nothing to change at revision %d.\n", *d.Revision)
 	case d.DryRun:
-		fmt.Fprintf(cmd.ErrOrStderr(), "Would be changed from revision %d: %s.\n", d.Revision, summary)
+		fmt.Fprintf(cmd.ErrOrStderr(), "Would be changed from revision %d: %s.\n", *d.Revision, summary)
 	default:
-		fmt.Fprintf(cmd.ErrOrStderr(), "Revision %d: %s.\n", d.Revision, summary)
+		fmt.Fprintf(cmd.ErrOrStderr(), "Revision %d: %s.\n", *d.Revision, summary)
 	}
 	return nil
 }
@@ -205,6 +208,8 @@ func askAdmin(ctx context.Context, address, method string, query url.Values, med
 	} else if token := os.Getenv(adminVariable); token != "" {
 		req.Header.Set("Authorization", "Bearer "+token)
 	}
+	// A redirect would have a PUT become a GET, and a token go elsewhere.
+	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	resp, err := client.Do(req)
 	if err != nil {
 		return nil, err
@@ -213,6 +218,9 @@ func askAdmin(ctx context.Context, address, method string, query url.Values, med
 	text, err := io.ReadAll(resp.Body)
 	if err != nil {
 		return nil, err
+	}
+	if location := resp.Header.Get("Location"); location != "" && resp.StatusCode/100 == 3 {
+		return nil, fmt.Errorf("%s: the admin API is not here but at %s", resp.Status, location)
 	}
 	if resp.StatusCode != http.StatusOK {
 		return nil, refusal(resp.Status, text)

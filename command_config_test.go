@@ -1,6 +1,8 @@
 package isekai_test
 
 import (
+	"fmt"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -86,5 +88,44 @@ func TestConfigCommand(t *testing.T) {
 		if _, _, err := runCommand(append([]string{"config", "--address", site}, args...)...); err == nil {
 			t.Errorf("%v is no error", args)
 		}
+	}
+}
+
+// TestConfigCommandElsewhere asks servers that are no admin API.
+func TestConfigCommandElsewhere(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "routes.yaml")
+	if err := os.WriteFile(file, []byte("routes: []\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		name    string
+		answer  http.HandlerFunc
+		problem string
+	}{
+		{"moved", func(w http.ResponseWriter, r *http.Request) {
+			if r.Method == http.MethodGet {
+				fmt.Fprint(w, `{"changed": false, "revision": 1}`)
+				return
+			}
+			http.Redirect(w, r, "https://admin.example.com/api/config", http.StatusMovedPermanently)
+		}, "301 Moved Permanently: the admin API is not here but at https://admin.example.com/api/config"},
+		{"found here", func(w http.ResponseWriter, r *http.Request) {
+			if r.Method == http.MethodGet {
+				fmt.Fprint(w, `{"changed": false, "revision": 1}`)
+				return
+			}
+			http.Redirect(w, r, "/api/config", http.StatusFound)
+		}, "302 Found"},
+		{"something else", func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "{}") }, "not that of an admin API"},
+		{"a page", func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "<html>") }, "reading the answer"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			server := httptest.NewServer(tt.answer)
+			defer server.Close()
+			out, _, err := runCommand("config", "apply", file, "--address", server.URL)
+			if err == nil || !strings.Contains(err.Error(), tt.problem) {
+				t.Errorf("%s%v", out, err)
+			}
+		})
 	}
 }

@@ -107,7 +107,7 @@ type App struct {
 	// The most routes whose requests are counted apart, in /api/stats and in the
 	// metrics; those of the others, which are asked for less, are counted together. One
 	// takes about 10 KB. Also the most hosts whose certificates are in the metrics: those
-	// that expire first. Default: 1000.
+	// that expire first. At most 1,000,000. Default: 1000.
 	MaxSeries int `json:"max_series,omitempty"`
 
 	// How often the health of the store and of the cache is checked. Default: 30s.
@@ -139,7 +139,7 @@ type App struct {
 
 	// How many bytes of garbage may gather beyond what Go's collector would allow, so
 	// that it has to work less often; up to an eighth of GOMEMLIMIT. 0 leaves it as it
-	// is, and so does GOGC in the environment. Default: 64 MiB.
+	// is, and so does GOGC in the environment. At most 64 GiB. Default: 64 MiB.
 	GCHeadroom *int64 `json:"gc_headroom,omitempty"`
 
 	gateway     *gateway.Gateway

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -31,7 +32,7 @@ type StoreConfig struct {
 	// One connection is made to it. Placeholders as in dsn. PostgreSQL only. Default: dsn.
 	ListenDSN string `json:"listen_dsn,omitempty"`
 
-	// The most connections to the database. Default: 16.
+	// The most connections to the database, at most 10,000. Default: 16.
 	MaxConns int `json:"max_conns,omitempty"`
 
 	// How long to wait for a connection. Default: 5s.
@@ -54,7 +55,7 @@ type CacheConfig struct {
 	// How often expired ones are removed. Default: 1m.
 	CleanupInterval caddy.Duration `json:"cleanup_interval,omitempty"`
 
-	// The most compiled routes. Default: 10000.
+	// The most compiled routes, at most 100,000,000. Default: 10000.
 	MaxSize int `json:"max_size,omitempty"`
 }
 
@@ -72,10 +73,10 @@ type RequestLogConfig struct {
 	Retention caddy.Duration `json:"retention,omitempty"`
 
 	// The most records that wait to be written, at about half a kilobyte each. More
-	// are dropped and counted. Default: 65536.
+	// are dropped and counted. At most 10,000,000. Default: 65536.
 	Queue int `json:"queue,omitempty"`
 
-	// The most rows in one write. Default: 1000.
+	// The most rows in one write, at most 100,000. Default: 1000.
 	Batch int `json:"batch,omitempty"`
 
 	// How long a record waits at most for others to be written with. Default: 1s.
@@ -108,6 +109,18 @@ type TargetsConfig struct {
 	Deny []string `json:"deny,omitempty"`
 }
 
+// Bounds of settings. They are far from what anybody needs, and keep a slip, such as
+// nanoseconds for seconds, from taking all of the processor or the memory.
+const (
+	minDuration   = time.Millisecond
+	maxConns      = 10_000
+	maxCache      = 100_000_000
+	maxQueue      = 10_000_000
+	maxBatch      = 100_000
+	maxSeries     = 1_000_000
+	maxGCHeadroom = 64 << 30
+)
+
 // validate checks the settings' ranges.
 func (a *App) validate() error {
 	for name, value := range map[string]caddy.Duration{
@@ -118,21 +131,34 @@ func (a *App) validate() error {
 		"request_log.flush_interval": a.RequestLog.FlushInterval,
 		"history_retention":          a.historyRetention(),
 	} {
-		if value < 0 {
+		switch {
+		case value < 0:
 			return fmt.Errorf("%s must not be negative", name)
+		case value > 0 && time.Duration(value) < minDuration:
+			return fmt.Errorf("%s must be at least %v, not %v (a number without a unit is nanoseconds)", name, minDuration, time.Duration(value))
 		}
 	}
-	for name, value := range map[string]int64{
-		"max_concurrent": int64(a.MaxConcurrent), "body_max": a.BodyMax, "max_series": int64(a.MaxSeries),
-		"cache.max_size": int64(a.Cache.MaxSize), "store.max_conns": int64(a.Store.MaxConns),
-		"request_log.queue": int64(a.RequestLog.Queue), "request_log.batch": int64(a.RequestLog.Batch),
+	for name, setting := range map[string]struct{ value, most int64 }{
+		"max_concurrent":    {int64(a.MaxConcurrent), math.MaxInt64},
+		"body_max":          {a.BodyMax, math.MaxInt64},
+		"max_series":        {int64(a.MaxSeries), maxSeries},
+		"cache.max_size":    {int64(a.Cache.MaxSize), maxCache},
+		"store.max_conns":   {int64(a.Store.MaxConns), maxConns},
+		"request_log.queue": {int64(a.RequestLog.Queue), maxQueue},
+		"request_log.batch": {int64(a.RequestLog.Batch), maxBatch},
 	} {
-		if value < 0 {
+		switch {
+		case setting.value < 0:
 			return fmt.Errorf("%s must not be negative", name)
+		case setting.value > setting.most:
+			return fmt.Errorf("%s must be at most %d", name, setting.most)
 		}
 	}
 	if a.GCHeadroom != nil && *a.GCHeadroom < 0 {
 		return errors.New("gc_headroom must not be negative; 0 is none")
+	}
+	if a.GCHeadroom != nil && *a.GCHeadroom > maxGCHeadroom {
+		return errors.New("gc_headroom must be at most 64 GiB")
 	}
 	if _, err := snapshotKey(a.SnapshotKey); err != nil {
 		return fmt.Errorf("snapshot_key %w", err)

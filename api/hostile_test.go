@@ -192,27 +192,29 @@ func TestQueryStrings(t *testing.T) {
 	n := newNode(t)
 	n.create(t, "/a")
 	for path, want := range map[string]int{
-		"/api/routes?enable=true":                422,
-		"/api/routes?Enabled=true":               422,
-		"/api/routes?enabled=maybe":              422,
-		"/api/routes?enabled=":                   422,
-		"/api/routes?enabled":                    422,
-		"/api/routes?enabled&limit=5":            422,
-		"/api/routes?host=a&host=b":              422,
-		"/api/routes?limit=0":                    422,
-		"/api/routes?limit=1001":                 422,
-		"/api/routes?limit=x":                    422,
-		"/api/routes?limit=99999999999999999999": 422,
-		"/api/routes?cursor=x":                   422,
-		"/api/routes?cursor=YWZ0ZXI6LTE":         422, // after:-1
-		"/api/routes?host=%zz":                   400,
-		"/api/routes?a=1;b=2":                    400,
-		"/api/routes/1?fields=id":                422,
-		"/api/status?verbose=1":                  422,
-		"/api/openapi.json?x":                    422,
-		"/health?cachebuster=1":                  200,
-		"/api/routes?q=%00":                      200,
-		"/api/routes?label=a&label=b":            200,
+		"/api/routes?enable=true":                            422,
+		"/api/routes?Enabled=true":                           422,
+		"/api/routes?enabled=maybe":                          422,
+		"/api/routes?enabled=":                               422,
+		"/api/routes?enabled":                                422,
+		"/api/routes?enabled&limit=5":                        422,
+		"/api/routes?host=a&host=b":                          422,
+		"/api/routes?limit=0":                                422,
+		"/api/routes?limit=1001":                             422,
+		"/api/routes?limit=x":                                422,
+		"/api/routes?limit=99999999999999999999":             422,
+		"/api/routes?cursor=x":                               422,
+		"/api/routes?cursor=YWZ0ZXI6LTE":                     422, // after:-1
+		"/api/consumers?cursor=YWZ0ZXI6MTA5OTUxMTYyNzc3Ng":   422, // after:1099511627776
+		"/api/revisions/1?cursor=YWZ0ZXI6MTA5OTUxMTYyNzc3Ng": 422,
+		"/api/routes?host=%zz":                               400,
+		"/api/routes?a=1;b=2":                                400,
+		"/api/routes/1?fields=id":                            422,
+		"/api/status?verbose=1":                              422,
+		"/api/openapi.json?x":                                422,
+		"/health?cachebuster=1":                              200,
+		"/api/routes?q=%00":                                  200,
+		"/api/routes?label=a&label=b":                        200,
 	} {
 		n.do(t, "GET", path, "").want(want)
 	}

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"encoding/base64"
+	"math"
 	"reflect"
 	"slices"
 	"strconv"
@@ -113,8 +114,12 @@ const (
 // cursor returns the text that stands for all routes beyond an id.
 func cursor(id int64) string { return numberCursor(afterPrefix, id) }
 
-// parseCursor is the reverse of cursor. No cursor is the beginning.
-func parseCursor(text string) (after int64, ok bool) { return parseNumberCursor(afterPrefix, text) }
+// parseCursor is the reverse of cursor. No cursor is the beginning. Ids have 32 bits in
+// the store, which can't even be asked for others.
+func parseCursor(text string) (after int64, ok bool) {
+	after, ok = parseNumberCursor(afterPrefix, text)
+	return after, ok && after <= math.MaxInt32
+}
 
 func numberCursor(prefix string, number int64) string {
 	return base64.RawURLEncoding.EncodeToString([]byte(prefix + strconv.FormatInt(number, 10)))

@@ -83,6 +83,9 @@ func (m *Module) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		if !d.AllArgs(&value) {
 			return d.ArgErr()
 		}
+		if m.MaxConns != 0 {
+			return d.Err("option max_conns stands twice")
+		}
 		n, err := strconv.Atoi(value)
 		if err != nil || n < 1 {
 			return d.Errf("max_conns must be a whole number above 0, not %q", value)

@@ -188,8 +188,13 @@ func (m *Module) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		"tls_ca": &m.TLSCA, "tls_server_name": &m.TLSServerName, "tls_cert": &m.TLSCert, "tls_key": &m.TLSKey,
 		"sentinel_master": &m.SentinelMaster, "sentinel_username": &m.SentinelUsername, "sentinel_password": &m.SentinelPassword,
 	}
+	seen := make(map[string]bool)
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
 		option := d.Val()
+		if seen[option] {
+			return d.Errf("option %s stands twice", option)
+		}
+		seen[option] = true
 		args := d.RemainingArgs()
 		switch to := texts[option]; {
 		case option == "tls":

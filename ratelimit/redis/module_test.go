@@ -75,20 +75,22 @@ func TestCaddyfile(t *testing.T) {
 func TestCaddyfileErrors(t *testing.T) {
 	t.Parallel()
 	for options, want := range map[string]string{
-		"backend":                                "Caddyfile:4",
-		"backend etcd":                           `unknown rate limit backend "etcd"`,
-		"backend memory x":                       "Caddyfile:4",
-		"backend redis":                          "Caddyfile:4",
-		"backend redis a:1 {\n db x\n}":          "db must be a whole number",
-		"backend redis a:1 {\n colour blue\n}":   "unrecognized option: colour, at Caddyfile:5",
-		"backend redis a:1 {\n password\n}":      "Caddyfile:5",
-		"backend postgres x {\n max_conns 0\n}":  "max_conns must be",
-		"backend postgres":                       "Caddyfile:4",
-		"backend memory\n backend redis a:1":     "backend is given twice, at Caddyfile:5",
-		"on_error panic":                         `on_error "panic"`,
-		"timeout soon":                           `timeout "soon"`,
-		"timeout 2h":                             `timeout "2h"`,
-		"backend postgres postgres://h/x\n nope": "unrecognized option: nope",
+		"backend":                                             "Caddyfile:4",
+		"backend etcd":                                        `unknown rate limit backend "etcd"`,
+		"backend memory x":                                    "Caddyfile:4",
+		"backend redis":                                       "Caddyfile:4",
+		"backend redis a:1 {\n db x\n}":                       "db must be a whole number",
+		"backend redis a:1 {\n colour blue\n}":                "unrecognized option: colour, at Caddyfile:5",
+		"backend redis a:1 {\n password\n}":                   "Caddyfile:5",
+		"backend postgres x {\n max_conns 0\n}":               "max_conns must be",
+		"backend postgres x {\n max_conns 1\n max_conns 2\n}": "max_conns stands twice, at Caddyfile:6",
+		"backend redis x {\n db 1\n db 2\n}":                  "db stands twice, at Caddyfile:6",
+		"backend postgres":                                    "Caddyfile:4",
+		"backend memory\n backend redis a:1":                  "backend is given twice, at Caddyfile:5",
+		"on_error panic":                                      `on_error "panic"`,
+		"timeout soon":                                        `timeout "soon"`,
+		"timeout 2h":                                          `timeout "2h"`,
+		"backend postgres postgres://h/x\n nope":              "unrecognized option: nope",
 	} {
 		if _, err := adapt(t, options); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v", options, err)
