@@ -147,3 +147,38 @@ func (s *server) sendAfterAnswer(path, body string) (string, error) {
 	answer, err := io.ReadAll(res.Body)
 	return string(answer), err
 }
+
+// panickingReader is a plugin behind which nobody can read a body.
+type panickingReader struct{}
+
+func init() { caddy.RegisterModule(panickingReader{}) }
+
+func (panickingReader) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "http.handlers.test_panicking_reader", New: func() caddy.Module { return new(panickingReader) }}
+}
+
+func (panickingReader) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	r.Body = panickingBody{r.Body}
+	return next.ServeHTTP(w, r)
+}
+
+type panickingBody struct{ io.ReadCloser }
+
+func (panickingBody) Read([]byte) (int, error) { panic("no body") }
+
+// TestPanickingReader has the body read by goroutines on which a panic would end the process.
+func TestPanickingReader(t *testing.T) {
+	s, upstream := start(t, func(cfg map[string]any) { isekaiApp(cfg)["plugins"] = []string{"test_panicking_reader"} }), echo(t)
+	s.create(route{"path": "/x", "method": "POST", "target_url": upstream.URL, "plugins": []any{route{"handler": "test_panicking_reader"}}})
+	for name, body := range map[string]io.Reader{"fast lane": strings.NewReader("body"), "full lane": io.MultiReader(strings.NewReader("body"))} {
+		res, err := s.client.Post(s.site+"/x", "text/plain", body)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		_ = res.Body.Close()
+		if res.StatusCode != http.StatusInternalServerError {
+			t.Errorf("%s: status %d", name, res.StatusCode)
+		}
+	}
+}

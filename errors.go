@@ -38,7 +38,7 @@ var (
 // address, a stack or SQL.
 var public = []error{
 	errNoRoute, errMethodNotAllowed, errRepeatedSlashes, errNotReady, errTooManyRequests,
-	routing.ErrBadPath, ratelimit.ErrLimited, pipeline.ErrBodyTooLarge, pipeline.ErrBusy, cors.ErrOrigin,
+	routing.ErrBadPath, ratelimit.ErrLimited, pipeline.ErrBodyTooLarge, pipeline.ErrBusy, pipeline.ErrBadQuery, cors.ErrOrigin,
 	auth.ErrUnauthenticated, auth.ErrForbidden, auth.ErrUnavailable, auth.ErrGuessing,
 }
 
@@ -125,11 +125,7 @@ func (p *Problem) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if err == nil {
 		return next.ServeHTTP(w, r)
 	}
-	status := http.StatusInternalServerError
-	var handlerErr caddyhttp.HandlerError
-	if errors.As(err, &handlerErr) && handlerErr.StatusCode != 0 {
-		status = handlerErr.StatusCode
-	}
+	status := errorStatus(err)
 	requestID := w.Header().Get("X-Request-Id")
 	if noted, _ := caddyhttp.GetVar(r.Context(), notedVar).(bool); !noted {
 		// Caddy logs an error at debug level once an error route has handled it.
@@ -141,6 +137,16 @@ func (p *Problem) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	answer := problemOf(err, status)
 	answer.RequestID = requestID
 	return writeJSON(w, "application/problem+json", status, answer)
+}
+
+// errorStatus is the status that an error is answered with. A plugin may have made it of
+// what a client sent: no error is anything but a 4xx or 5xx.
+func errorStatus(err error) int {
+	handlerErr, ok := errors.AsType[caddyhttp.HandlerError](err)
+	if !ok || handlerErr.StatusCode < 400 || handlerErr.StatusCode > 599 {
+		return http.StatusInternalServerError
+	}
+	return handlerErr.StatusCode
 }
 
 // isOurs reports whether err is that of a handler for whole sites.
@@ -156,6 +162,12 @@ func isState(err error) bool {
 		errors.Is(err, auth.ErrUnavailable) || errors.Is(err, ratelimit.ErrUnavailable)
 }
 
+// ofAnotherBody are fields that speak of the answer in whose place this one is written.
+var ofAnotherBody = []string{
+	"Accept-Ranges", "Content-Disposition", "Content-Encoding", "Content-Language", "Content-Length", "Content-Location", "Content-Range",
+	"Etag", "Last-Modified", "Trailer",
+}
+
 func writeJSON(w http.ResponseWriter, contentType string, status int, value any) error {
 	body, err := json.Marshal(value)
 	if err != nil {
@@ -165,8 +177,9 @@ func writeJSON(w http.ResponseWriter, contentType string, status int, value any)
 	h.Set("Content-Type", contentType)
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
-	h.Del("Content-Encoding")
-	h.Del("Content-Length")
+	for _, name := range ofAnotherBody {
+		h.Del(name)
+	}
 	w.WriteHeader(status)
 	_, _ = w.Write(append(body, '\n'))
 	return nil

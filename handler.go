@@ -274,10 +274,7 @@ func isShed(err error) bool {
 // outcome is the status that a request counts under.
 func outcome(r *http.Request, x *pipeline.Exchange, err error, panicked bool) int {
 	if err != nil {
-		if handlerErr, ok := errors.AsType[caddyhttp.HandlerError](err); ok {
-			return handlerErr.StatusCode
-		}
-		return http.StatusInternalServerError
+		return errorStatus(err)
 	}
 	switch {
 	case panicked && r.Context().Err() != nil:

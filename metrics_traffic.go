@@ -2,6 +2,7 @@ package isekai
 
 import (
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -52,7 +53,8 @@ func collectTraffic(ch chan<- prometheus.Metric, g *gateway.Gateway) {
 			continue
 		}
 		if row, _, ok := table.Get(s.Route); ok {
-			gauge(ch, routeInfo, 1, name, row.Name, row.Host, row.Path)
+			// SQLite takes texts that Prometheus refuses.
+			gauge(ch, routeInfo, 1, name, strings.ToValidUTF8(row.Name, "\uFFFD"), strings.ToValidUTF8(row.Host, "\uFFFD"), strings.ToValidUTF8(row.Path, "\uFFFD"))
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/isekai-gateway/isekai/pipeline"
@@ -45,6 +46,9 @@ func (v *visit) note(a *App, r *http.Request, route *routing.Route) {
 	}
 	v.headers = a.redactor.Headers(r.Header, settings.Headers)
 }
+
+// maxPinned is how long a request's target may be for a record to hold parts of it.
+const maxPinned = 1024
 
 // record counts a request that is over, and puts it into the request log, unless its
 // route, or the app for those without one, says not to.
@@ -89,6 +93,11 @@ func (a *App) record(r *http.Request, route *routing.Route, x *pipeline.Exchange
 	}
 	if err != nil {
 		rec.Error = cause(err).Error()
+	}
+	rec.Trim()
+	if len(r.RequestURI) > maxPinned {
+		// They are parts of it, and would keep the whole in memory.
+		rec.Path, rec.Query = strings.Clone(rec.Path), strings.Clone(rec.Query)
 	}
 	a.gateway.RequestLog.Add(rec)
 }

@@ -13,7 +13,7 @@ import (
 type fieldWriter struct {
 	caddyhttp.ResponseWriterWrapper
 	policy  *Policy
-	request *http.Request
+	origin  string // the client's: what comes after may have changed it
 	written bool
 }
 
@@ -46,7 +46,7 @@ func (w *fieldWriter) FlushError() error {
 func (w *fieldWriter) writeFields() {
 	if !w.written {
 		w.written = true
-		w.policy.Apply(w.Header(), w.request)
+		w.policy.ApplyTo(w.Header(), w.origin)
 	}
 }
 

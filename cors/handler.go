@@ -54,7 +54,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		w.WriteHeader(http.StatusNoContent)
 		return nil
 	}
-	fw := &fieldWriter{policy: h.policy, request: r}
+	fw := &fieldWriter{policy: h.policy, origin: Origin(r)}
 	fw.ResponseWriter = w
 	err := next.ServeHTTP(fw, r)
 	fw.writeFields() // for a response without a body, or an error's

@@ -3,6 +3,7 @@ package pipeline
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -22,6 +23,7 @@ type recorder interface{ Buffered() bool }
 type heldWriter struct {
 	http.ResponseWriter
 	recorders []recorder
+	before    http.Header // as it was before the answer
 	wrote     bool
 	bytes     int
 	exceeded  bool
@@ -47,7 +49,7 @@ func boundHeld(w http.ResponseWriter) *heldWriter {
 	if recorders == nil {
 		return nil
 	}
-	return &heldWriter{ResponseWriter: w, recorders: recorders}
+	return &heldWriter{ResponseWriter: w, recorders: recorders, before: w.Header().Clone()}
 }
 
 // Unwrap is for http.ResponseController.
@@ -89,5 +91,9 @@ func (w *heldWriter) recover(err *error) {
 			panic(p)
 		}
 	}
+	// What the header says of the answer goes with it.
+	h := w.Header()
+	clear(h)
+	maps.Copy(h, w.before)
 	*err = caddyhttp.Error(http.StatusBadGateway, errHeld)
 }

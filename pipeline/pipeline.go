@@ -54,6 +54,7 @@ type Pipeline struct {
 	mu      sync.Mutex
 	streams map[*Exchange]struct{}
 	drain   *time.Timer // set when the route has changed
+	drained bool        // its time has passed
 }
 
 // ErrBroken says that a route can't be served on this node, e.g. since it uses
@@ -74,7 +75,7 @@ var ErrBadBody = errors.New("the request body is malformed or incomplete")
 func (p *Pipeline) Serve(w http.ResponseWriter, r *http.Request, x *Exchange) error {
 	switch {
 	case x.Preflight && p.cors != nil:
-		return p.answerPreflight(w, r)
+		return p.answerPreflight(w, r, x)
 	case p.err != nil:
 		p.Share(w.Header(), r)
 		return caddyhttp.Error(http.StatusServiceUnavailable, fmt.Errorf("%w: route %d: %w", ErrBroken, p.Route.ID, p.err))
@@ -136,9 +137,26 @@ func (p *Pipeline) Serve(w http.ResponseWriter, r *http.Request, x *Exchange) er
 		return caddyhttp.Error(http.StatusServiceUnavailable, errDrained)
 	case err == nil && x.call.Spoiled() != nil:
 		return spoiledError(x.call.Spoiled())
+	case err == nil && x.Upstream() != "":
+		// reverse_proxy gives up an upgrade that went wrong without a word.
+		return caddyhttp.Error(http.StatusBadGateway, errNoAnswer)
+	case err == nil:
+		// A plugin has ended the request without one, which net/http makes a 200.
+		x.writer.WriteHeader(http.StatusOK)
 	}
 	return err
 }
+
+var (
+	// errNotForwarded says that a method concerns the connection, not the upstream.
+	errNotForwarded = errors.New("the method can't be forwarded")
+
+	// ErrBadQuery says that a query would not be one in a request line, which spaces part.
+	ErrBadQuery = errors.New("the query has a space or a control character")
+)
+
+// errNoAnswer says that nothing came of what an upstream has answered.
+var errNoAnswer = errors.New("the upstream's answer can't be passed on")
 
 // spoiledError is the answer to a body that could not be read: a plugin's, if one
 // has bounded it, else the client's fault.
@@ -160,6 +178,13 @@ func (f forward) ServeHTTP(w http.ResponseWriter, r *http.Request) (err error) {
 	x := FromContext(r.Context())
 	if failed, ok := r.Context().Value(caddyhttp.ErrorCtxKey).(error); ok && x.Context.Value(caddyhttp.ErrorCtxKey) == nil {
 		return failed
+	}
+	// A plugin may have made another request of it than could have come.
+	if r.Method == http.MethodTrace || r.Method == http.MethodConnect && !x.extended {
+		return caddyhttp.Error(http.StatusMethodNotAllowed, errNotForwarded)
+	}
+	if strings.IndexFunc(r.URL.RawQuery, func(c rune) bool { return c <= ' ' || c == 0x7f }) >= 0 {
+		return caddyhttp.Error(http.StatusBadRequest, ErrBadQuery)
 	}
 	path, route := x.Path, f.p.Route
 	// A plugin may have rewritten the path, and not in canonical form.
@@ -215,6 +240,9 @@ func (p *Pipeline) remember(x *Exchange) {
 	}
 	p.streams[x] = struct{}{}
 	x.remembered.Store(true)
+	if p.drained { // before this one began to answer
+		x.cancel(errDrained)
+	}
 }
 
 func (p *Pipeline) forget(x *Exchange) {

@@ -302,6 +302,7 @@ var errDrained = errors.New("the route was changed and its drain time has passed
 func (p *Pipeline) abortStreams() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.drained = true
 	for x := range p.streams {
 		x.cancel(errDrained)
 	}

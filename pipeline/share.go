@@ -17,11 +17,12 @@ func (p *Pipeline) Share(h http.Header, r *http.Request) {
 }
 
 // answerPreflight answers in place of the upstream, before any other policy.
-func (p *Pipeline) answerPreflight(w http.ResponseWriter, r *http.Request) error {
+func (p *Pipeline) answerPreflight(w http.ResponseWriter, r *http.Request, x *Exchange) error {
 	if !p.cors.Preflight(w.Header(), r) {
 		return caddyhttp.Error(http.StatusForbidden, cors.ErrOrigin)
 	}
 	w.WriteHeader(http.StatusNoContent)
+	x.writer.status = http.StatusNoContent
 	return nil
 }
 

@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"bufio"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -32,6 +33,9 @@ func (w *writer) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 func (w *writer) WriteHeader(status int) {
 	informational := status >= 100 && status < 200 && status != http.StatusSwitchingProtocols
 	switch {
+	case status < 100 || status > 999:
+		// As in net/http, but while it still can be answered with an error.
+		panic(fmt.Sprintf("invalid status %d", status))
 	case informational:
 		// A client of HTTP/1.0 would take it for the answer (RFC 9110, 15.2).
 		if !w.http10 {

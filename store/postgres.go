@@ -27,7 +27,7 @@ const migrationLock = migrations.PostgresLock
 
 // pruningLock is the key of the advisory lock of whoever prunes the history:
 // "isekaihi" in ASCII.
-const pruningLock = 0x6973656b61696869
+const pruningLock int64 = 0x6973656b61696869
 
 // closeTimeout bounds Close. Connections that have not ended by then do so by
 // themselves, within pgx's own time.

@@ -10,7 +10,7 @@ import (
 
 // PostgresLock is the key of the advisory lock under which one process at a time
 // changes the schema: "isekai" in ASCII.
-const PostgresLock = 0x6973656b6169
+const PostgresLock int64 = 0x6973656b6169
 
 // ApplyPostgres runs one file of "postgres/" that says of itself that it may be run
 // on its own and again, whatever else the database has. It leaves no trace in the
