@@ -244,10 +244,10 @@ func (c *Credentials) note(what store.CredentialChange) {
 	c.used[what] = time.Now()
 }
 
-// writeUses writes the uses since the last call. What can't be written is lost: it is
-// of use to people who look for keys that nobody needs, and comes again with the next
-// use.
-func (c *Credentials) writeUses(ctx context.Context) error {
+// writeUses writes the uses since the last call, if there were any. What can't be written
+// is lost: it is of use to people who look for keys that nobody needs, and comes again
+// with the next use.
+func (c *Credentials) writeUses(ctx context.Context) (tried bool, err error) {
 	c.mu.Lock()
 	used := c.used
 	c.used = make(map[store.CredentialChange]time.Time)
@@ -261,10 +261,10 @@ func (c *Credentials) writeUses(ctx context.Context) error {
 	}
 	for kind, at := range byKind {
 		if err := c.store.Used(ctx, kind, at); err != nil {
-			return err
+			return true, err
 		}
 	}
-	return nil
+	return len(used) > 0, nil
 }
 
 func (c *Credentials) close() { c.rows.Close() }

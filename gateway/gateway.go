@@ -173,6 +173,7 @@ type Gateway struct {
 	begin     sync.Once
 	begun     chan struct{} // closed by Start
 	prepared  chan struct{} // closed after the first attempt to prepare the store
+	ready     chan struct{} // closed after the first one that went well
 	syncing   chan struct{} // a lock that honours contexts: holds one token while a sync runs
 	stale     atomic.Bool   // the table may differ from the store's at the same revision
 
@@ -187,6 +188,7 @@ type Gateway struct {
 
 	health  healthState
 	traffic trafficHistory
+	uses    counted // what writeUses has written
 
 	subscribers struct {
 		sync.Mutex
@@ -217,6 +219,7 @@ func Open(cfg Config) (*Gateway, error) {
 		attempted:  make(chan struct{}),
 		begun:      make(chan struct{}),
 		prepared:   make(chan struct{}),
+		ready:      make(chan struct{}),
 		syncing:    make(chan struct{}, 1),
 		saved:      make(chan struct{}, 1),
 		Propagation: prometheus.NewHistogram(prometheus.HistogramOpts{
@@ -280,14 +283,13 @@ const maxGuessers = 100_000
 // closeTimeout bounds what Close still writes.
 const closeTimeout = 2 * time.Second
 
-// writeUses notes in the store which credentials were used. Until Start nothing is
-// written, and while the store is down nothing is tried.
+// writeUses notes in the store which credentials were used, while mayWrite.
 func (g *Gateway) writeUses(ctx context.Context) {
 	if !g.mayWrite() {
 		return
 	}
-	if err := g.Credentials.writeUses(ctx); err != nil && ctx.Err() == nil {
-		g.noteStore(err)
+	if tried, err := g.Credentials.writeUses(ctx); tried && ctx.Err() == nil {
+		g.uses.note(g.cfg.Log, "when credentials were used last", err)
 	}
 }
 

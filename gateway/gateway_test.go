@@ -119,15 +119,7 @@ func TestWritesAreNotReadBack(t *testing.T) {
 	dsn := sqliteDSN(t)
 	seldom := func(cfg *gateway.Config) { cfg.PollInterval = time.Hour }
 	g := open(t, dsn, seldom)
-	loads := func() uint64 {
-		for name, call := range g.StoreCalls.All() {
-			if name == store.CallLoad.String() {
-				return call.Durations.Snapshot().Count
-			}
-		}
-		t.Fatal("loads are not counted")
-		return 0
-	}
+	loads := func() uint64 { return g.calls(store.CallLoad) }
 	before := loads()
 	row := g.create(t, "/a")
 	if _, _, err := g.Update(t.Context(), row, 0, store.Author{}); err != nil {

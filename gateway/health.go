@@ -47,6 +47,10 @@ type healthState struct {
 	since   time.Time // of the last change of down
 	current time.Time // when the table was last known to be at the store's revision
 
+	// What of preparing the store does not work, and since when; empty once it did.
+	unprepared      string
+	unpreparedSince time.Time
+
 	// When the snapshot was saved that the table is from; zero if it is the store's.
 	snapshot time.Time
 
@@ -59,12 +63,17 @@ func (g *Gateway) Health() Health {
 	table := g.Table()
 	g.health.Lock()
 	down, since, current, saved, thrashing := g.health.down, g.health.since, g.health.current, g.health.snapshot, g.health.thrashing
+	unprepared, unpreparedSince := g.health.unprepared, g.health.unpreparedSince
 	g.health.Unlock()
 
 	h := Health{Status: StatusOK}
 	if down {
 		h.Status = StatusDegraded
 		h.Reasons = append(h.Reasons, fmt.Sprintf("the route store has not answered since %s; routes can't be changed", since.UTC().Format(time.RFC3339)))
+	}
+	if unprepared != "" {
+		h.Status = StatusDegraded
+		h.Reasons = append(h.Reasons, fmt.Sprintf("%s has failed since %s, see the log; the request log and statistics are not written", unprepared, unpreparedSince.UTC().Format(time.RFC3339)))
 	}
 	if table == nil {
 		h.Status = StatusNotReady
@@ -127,6 +136,25 @@ func (g *Gateway) noteStore(err error) {
 		g.cfg.Log().Info("route store is up", zap.String("driver", g.store.Stats().Driver))
 	default:
 		g.cfg.Log().Info("route store is up again", zap.Duration("down_for", now.Sub(was)))
+	}
+}
+
+// notePrepared records what of preparing the store has failed, or that nothing has, and
+// logs when that changes, once. It is apart from whether the store is up: one that can't
+// be migrated may well be read.
+func (g *Gateway) notePrepared(step string, err error) {
+	g.health.Lock()
+	was, since := g.health.unprepared, g.health.unpreparedSince
+	if was != step {
+		g.health.unprepared, g.health.unpreparedSince = step, time.Now()
+	}
+	g.health.Unlock()
+	switch {
+	case was == step:
+	case err != nil:
+		g.cfg.Log().Error("the route store can't be prepared; its routes are served if they can be read", zap.Error(err))
+	default:
+		g.cfg.Log().Info("the route store is prepared", zap.Duration("failed_for", time.Since(since)))
 	}
 }
 

@@ -37,6 +37,7 @@ type news struct {
 	failed    bool   // to listen, at least once
 	from      int64  // the revision served once listening had begun
 	announced int64  // the last revision that was announced
+	highest   int64  // the highest one that was
 	polled    int64  // the revision that the last poll has found
 	asked     bool   // the watcher is to look whatever was announced
 
@@ -63,10 +64,15 @@ func (n *news) tell() {
 	n.ring()
 }
 
-// announce notes a revision and wakes the watcher.
+// announce notes a revision and wakes the watcher. The store announces them in order, and
+// who serves one serves those before. One out of order is nobody's or a restored store's,
+// and says nothing of the one before it, which the watcher may not have looked at yet.
 func (n *news) announce(revision int64) {
 	n.mu.Lock()
-	n.announced = revision
+	if revision < n.announced {
+		n.asked = true
+	}
+	n.announced, n.highest = revision, max(n.highest, revision)
 	n.mu.Unlock()
 	n.ring()
 }
@@ -144,7 +150,7 @@ func (g *Gateway) listenerReady(server string) {
 	}
 	g.news.server = server
 	g.news.listening = true
-	g.news.from, g.news.announced, g.news.polled = 0, 0, 0
+	g.news.from, g.news.announced, g.news.highest, g.news.polled = 0, 0, 0, 0
 	g.news.mu.Unlock()
 	g.news.tell()
 }
@@ -161,7 +167,7 @@ func (g *Gateway) heard(revision int64) {
 	if n.from == 0 {
 		n.from = revision
 	}
-	if n.polled > n.from && n.announced < n.polled {
+	if n.polled > n.from && n.highest < n.polled {
 		n.listening = false
 		g.cfg.Log().Warn("a change of routes was not announced; the store is asked for changes instead. A pooler that shares connections between transactions can't be listened through",
 			zap.Int64("revision", n.polled))

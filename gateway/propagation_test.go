@@ -250,3 +250,38 @@ func replicaIDs(list []*store.Replica) []string {
 	slices.Sort(all)
 	return all
 }
+
+// Anybody may notify. What they say must not stand for what the store has announced.
+func TestAnnouncementsOfOthers(t *testing.T) {
+	t.Parallel()
+	dsn := pgtest.New(t)
+	g := open(t, dsn, never)
+	p := openSQL(t, dsn)
+	listening(t, p, g)
+	for i := range 30 {
+		path := fmt.Sprint("/after/", i)
+		p.exec(fmt.Sprintf("INSERT INTO routes (path, target_url) VALUES ('%s', 'http://127.0.0.1:1'); NOTIFY isekai_routes, '%d'",
+			path, g.Table().Revision()))
+		eventually(t, path+" is served", func() bool { return g.match(path) != nil })
+	}
+}
+
+// A number of before does not take back that later ones were heard.
+func TestAnnouncementsOfOthersAreNoSilence(t *testing.T) {
+	t.Parallel()
+	dsn := pgtest.New(t)
+	// Long enough for what is announced to be heard before the second poll after it.
+	g := open(t, dsn, func(cfg *gateway.Config) { cfg.PollInterval = 300 * time.Millisecond })
+	p := openSQL(t, dsn)
+	polls := func(n uint64) {
+		before := g.calls(store.CallRead)
+		eventually(t, "it is polled", func() bool { return g.calls(store.CallRead) >= before+n })
+	}
+	listening(t, p, g)
+	polls(2)
+	p.exec("INSERT INTO routes (path, target_url) VALUES ('/a', 'http://127.0.0.1:1'); NOTIFY isekai_routes, '1'")
+	polls(4)
+	if n := g.logs.FilterMessageSnippet("was not announced").Len(); n > 0 {
+		t.Errorf("it is called deaf %d times", n)
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"time"
 
@@ -25,27 +26,35 @@ func (g *Gateway) watch(ctx context.Context) {
 		return
 	}
 
-	err := g.prepare(ctx)
+	ready := g.prepare(ctx)
 	close(g.prepared)
-	for err != nil {
-		if !worker.Sleep(ctx, jitter(g.pollInterval())) {
+	for !ready {
+		// What others change is served meanwhile, if it can be read.
+		retry := time.NewTimer(jitter(min(g.pollInterval(), DefaultPollInterval)))
+		g.follow(ctx, retry.C)
+		retry.Stop()
+		if ctx.Err() != nil {
 			return
 		}
-		err = g.prepare(ctx)
+		ready = g.prepare(ctx)
 	}
+	close(g.ready)
 	g.RequestLog.Start() // it has a table to write to
-	g.follow(ctx)
+	g.follow(ctx, nil)
 }
 
 // follow brings the table to every revision as it is announced, and asks for others
-// now and then.
-func (g *Gateway) follow(ctx context.Context) {
+// now and then, until there is something to receive from until.
+func (g *Gateway) follow(ctx context.Context, until <-chan time.Time) {
 	var last time.Time
 	for {
 		var err error
 		timer := time.NewTimer(jitter(g.pollInterval()))
 		select {
 		case <-ctx.Done():
+			timer.Stop()
+			return
+		case <-until:
 			timer.Stop()
 			return
 		case <-timer.C:
@@ -91,18 +100,37 @@ func (g *Gateway) poll(ctx context.Context) error {
 	return nil
 }
 
-// prepare makes an unknown store ready and fills the table.
-func (g *Gateway) prepare(ctx context.Context) error {
+// prepare makes an unknown store ready and fills the table, and reports whether both
+// went well. A store that is not ready is read all the same: its owner may have yet to
+// migrate it, and the routes change meanwhile.
+func (g *Gateway) prepare(ctx context.Context) bool {
+	step := "migrating the store's schema"
 	err := g.migrate(ctx)
 	if err == nil {
+		step = "seeding the store"
+		err = g.seed(ctx)
+	}
+	if err == nil {
+		g.notePrepared("", nil)
 		// Whoever changes routes from now on waits for this gateway, too.
 		g.report(ctx, true)
-		err = g.sync(ctx)
 	}
-	if err != nil {
-		g.noteStore(err)
+	unread := g.sync(ctx)
+	if ctx.Err() != nil {
+		return false
 	}
-	return err
+	// One that does not answer at all is down, which is told already.
+	if err != nil && (unread == nil || g.store.Ping(ctx) == nil) {
+		g.notePrepared(step, err)
+	}
+	if unread == nil {
+		return err == nil
+	}
+	if err == nil {
+		err = unread
+	}
+	g.noteStore(err)
+	return false
 }
 
 func (g *Gateway) migrate(ctx context.Context) error {
@@ -113,6 +141,10 @@ func (g *Gateway) migrate(ctx context.Context) error {
 		g.cfg.Log().Warn("the store's schema is newer than this program, which serves all the same; update it",
 			zap.Int64("schema", st.Schema), zap.Int64("known", st.SchemaKnown))
 	}
+	return nil
+}
+
+func (g *Gateway) seed(ctx context.Context) error {
 	if len(g.cfg.Seed) == 0 {
 		return nil
 	}
@@ -242,7 +274,8 @@ func ids(rows []*store.Route) []int64 {
 }
 
 // jitter spreads d by a quarter either way, so that many replicas don't ask a
-// returning database all at once.
+// returning database all at once. It holds for any d: an interval of choice may be centuries.
 func jitter(d time.Duration) time.Duration {
-	return d*3/4 + rand.N(d/2+1)
+	least := d - d/4
+	return least + rand.N(min(d/2, math.MaxInt64-1-least)+1)
 }

@@ -35,12 +35,30 @@ type trafficHistory struct {
 	begun bool  // what others have written was read
 	last  int64 // the highest id that was read
 	seen  map[int64]bool
+
+	kept counted
+}
+
+// counted is what a gateway counts and the store keeps. It is for one goroutine at a time.
+type counted struct{ failing bool }
+
+// note logs when the store begins not to keep it, and when it does again. As with
+// reports of replicas, whether the store is up is for others to say: these are writes,
+// which fail alone when a disk is full.
+func (c *counted) note(logger func() *zap.Logger, what string, err error) {
+	switch {
+	case err != nil && !c.failing:
+		logger().Warn("the store does not keep "+what, zap.Error(err))
+	case err == nil && c.failing:
+		logger().Info("the store keeps " + what + " again")
+	}
+	c.failing = err != nil
 }
 
 // countTraffic is the worker that moves what Traffic counts through its windows and to
 // the store.
 func (g *Gateway) countTraffic(ctx context.Context) {
-	prepared := g.prepared // what was counted before a restart is read as soon as can be
+	ready := g.ready // what was counted before a restart is read as soon as can be
 	for {
 		// At round times, when windows have new parts.
 		interval, now := g.cfg.TrafficInterval, time.Now()
@@ -49,9 +67,9 @@ func (g *Gateway) countTraffic(ctx context.Context) {
 		case <-ctx.Done():
 			round.Stop()
 			return
-		case <-prepared:
+		case <-ready:
 			round.Stop()
-			prepared = nil
+			ready = nil
 		case <-round.C:
 		}
 		for _, period := range g.Traffic.Round(g.hasRoute) {
@@ -60,8 +78,8 @@ func (g *Gateway) countTraffic(ctx context.Context) {
 		if !g.mayWrite() {
 			continue
 		}
-		if err := g.exchangeTraffic(ctx); err != nil && ctx.Err() == nil {
-			g.noteStore(err)
+		if err := g.exchangeTraffic(ctx); ctx.Err() == nil {
+			g.traffic.kept.note(g.cfg.Log, "statistics of requests", err)
 		}
 	}
 }
@@ -75,10 +93,11 @@ func (g *Gateway) hasRoute(id int64) bool {
 	return ok
 }
 
-// mayWrite says whether Start was called and the store is up.
+// mayWrite says whether what only this program counts may be written: the store is up,
+// and its schema is known to be what the program expects, for which Start was called.
 func (g *Gateway) mayWrite() bool {
 	select {
-	case <-g.begun:
+	case <-g.ready:
 		return g.StoreUp()
 	default:
 		return false

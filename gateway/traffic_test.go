@@ -99,3 +99,32 @@ func TestTrafficOfDeletedRoute(t *testing.T) {
 		t.Errorf("%d requests in all", sum.Requests)
 	}
 }
+
+// Statistics are written where a full disk or a database that became read-only shows
+// first. Routes are served all the same, and the store is not called down and up again.
+func TestStatisticsThatAreNotKept(t *testing.T) {
+	t.Parallel()
+	const down, lost, found = "route store is down", "the store does not keep statistics of requests", "the store keeps statistics of requests again"
+	dsn := pgtest.New(t)
+	g := open(t, dsn, quickTraffic)
+	p := openSQL(t, dsn)
+	logged := func(message string) func() bool {
+		return func() bool { return g.logs.FilterMessage(message).Len() > 0 }
+	}
+	p.exec("ALTER TABLE request_stats RENAME TO elsewhere")
+	eventually(t, "it is told", func() bool { return logged(lost)() || logged(down)() })
+	p.exec("ALTER TABLE elsewhere RENAME TO request_stats")
+	eventually(t, "they are kept again", logged(found))
+
+	p.exec("ALTER TABLE credential_uses RENAME TO elsewhere")
+	g.Credentials.KeyUsed("0123456789abcdef")
+	if err := g.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if !logged("the store does not keep when credentials were used last")() {
+		t.Error("that uses are lost is not told")
+	}
+	if logged(down)() || !g.StoreUp() {
+		t.Errorf("the store is called down: %v", g.logs.FilterMessage(down).All())
+	}
+}

@@ -81,7 +81,7 @@ func (c *laneConn) Close() error {
 	}
 	err := c.probe.Close()
 	if c.sending != nil {
-		<-c.sending
+		_ = <-c.sending // it was closed under it
 		c.sending = nil
 	}
 	return err

@@ -2,25 +2,9 @@ package store
 
 import (
 	"context"
-	"fmt"
-	"strings"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
-)
-
-const (
-	// maintenanceLock is the key of the advisory lock of whoever tends the log's
-	// partitions: "isekailo" in ASCII.
-	maintenanceLock = 0x6973656b61696c6f
-
-	// daysAhead is how many partitions are made beside today's, so that a few days
-	// without maintenance do no harm.
-	daysAhead = 3
-
-	partitionPrefix = "request_logs_p"
-	partitionDay    = "20060102"
 )
 
 // insertLogsPostgres sends a batch in one statement. It is nearly as fast as COPY,
@@ -69,87 +53,3 @@ func insertLogsPostgres(ctx context.Context, pool *pgxpool.Pool, writer string, 
 		writer, number)
 	return err
 }
-
-// maintainLogsPostgres makes the partitions of the next days and drops those whose
-// last row is too old. A partition goes as a whole, so rows stay up to a day longer.
-func maintainLogsPostgres(ctx context.Context, pool *pgxpool.Pool, now time.Time, keep time.Duration) error {
-	return pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
-		var mine bool
-		if err := tx.QueryRow(ctx, "SELECT pg_try_advisory_xact_lock($1)", maintenanceLock).Scan(&mine); err != nil || !mine {
-			return err
-		}
-		days, err := partitionsOf(ctx, tx)
-		if err != nil {
-			return err
-		}
-		today := now.Truncate(24 * time.Hour)
-		for ahead := range daysAhead + 1 {
-			day := today.AddDate(0, 0, ahead)
-			if days[day] {
-				continue
-			}
-			if err := makePartition(ctx, tx, day); err != nil {
-				return fmt.Errorf("making the partition of %s: %w", day.Format(time.DateOnly), err)
-			}
-		}
-		oldest := now.Add(-keep)
-		for day := range days {
-			if day.AddDate(0, 0, 1).After(oldest) {
-				continue
-			}
-			if _, err := tx.Exec(ctx, "DROP TABLE "+partitionName(day)); err != nil {
-				return fmt.Errorf("dropping the partition of %s: %w", day.Format(time.DateOnly), err)
-			}
-		}
-		if _, err = tx.Exec(ctx, "DELETE FROM request_logs_default WHERE created_at < $1", oldest); err != nil {
-			return err
-		}
-		_, err = tx.Exec(ctx, "DELETE FROM request_log_writers WHERE written_at < clock_timestamp() - make_interval(secs => $1)", keepWriters.Seconds())
-		return err
-	})
-}
-
-// partitionsOf returns the days that have a partition.
-func partitionsOf(ctx context.Context, tx pgx.Tx) (map[time.Time]bool, error) {
-	rows, err := tx.Query(ctx, "SELECT relid::regclass::text FROM pg_partition_tree('request_logs') WHERE isleaf")
-	if err != nil {
-		return nil, err
-	}
-	names, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if err != nil {
-		return nil, err
-	}
-	days := make(map[time.Time]bool)
-	for _, name := range names {
-		if i := strings.LastIndexByte(name, '.'); i >= 0 {
-			name = name[i+1:]
-		}
-		text, ok := strings.CutPrefix(name, partitionPrefix)
-		if day, err := time.Parse(partitionDay, text); ok && err == nil {
-			days[day] = true
-		}
-	}
-	return days, nil
-}
-
-// makePartition makes a day's partition and takes that day's rows out of the default
-// one, which would keep it from being attached.
-func makePartition(ctx context.Context, tx pgx.Tx, day time.Time) error {
-	name := partitionName(day)
-	from, to := day.Format(time.RFC3339), day.AddDate(0, 0, 1).Format(time.RFC3339)
-	for _, statement := range []string{
-		"LOCK TABLE request_logs IN SHARE UPDATE EXCLUSIVE MODE",
-		"CREATE TABLE " + name + " (LIKE request_logs INCLUDING DEFAULTS INCLUDING CONSTRAINTS)",
-		"LOCK TABLE request_logs_default IN ACCESS EXCLUSIVE MODE",
-		fmt.Sprintf(`WITH moved AS (DELETE FROM request_logs_default WHERE created_at >= '%s' AND created_at < '%s' RETURNING *)
-			INSERT INTO %s SELECT * FROM moved`, from, to, name),
-		fmt.Sprintf("ALTER TABLE request_logs ATTACH PARTITION %s FOR VALUES FROM ('%s') TO ('%s')", name, from, to),
-	} {
-		if _, err := tx.Exec(ctx, statement); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func partitionName(day time.Time) string { return partitionPrefix + day.Format(partitionDay) }
