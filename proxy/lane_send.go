@@ -81,7 +81,7 @@ func (c *laneConn) Close() error {
 	}
 	err := c.probe.Close()
 	if c.sending != nil {
-		_ = <-c.sending // it was closed under it
+		c.failure = <-c.sending
 		c.sending = nil
 	}
 	return err
