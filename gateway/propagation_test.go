@@ -227,15 +227,19 @@ func TestBulkChangeIsOneSwap(t *testing.T) {
 	var swaps, added atomic.Int64
 	defer g.Subscribe(&gateway.Subscriber{
 		Changed: func(now, _ []*routing.Route) {
-			swaps.Add(1)
-			added.Add(int64(len(now)))
+			// What was before may be told of yet.
+			now = slices.DeleteFunc(slices.Clone(now), func(r *routing.Route) bool { return !strings.HasPrefix(r.Path(), "/bulk/") })
+			if len(now) > 0 {
+				swaps.Add(1)
+				added.Add(int64(len(now)))
+			}
 		},
 		CacheStats: func() cache.Stats { return cache.Stats{} },
 	})()
 	const many = 10_000
 	p.exec(fmt.Sprintf("INSERT INTO routes (path, target_url) SELECT '/bulk/' || n, 'http://127.0.0.1:1' FROM generate_series(1, %d) AS n", many))
 	eventually(t, "the last one is served", func() bool { return g.match(fmt.Sprint("/bulk/", many)) != nil })
-	eventually(t, "the subscriber has heard", func() bool { return swaps.Load() > 0 })
+	eventually(t, "the subscriber has heard", func() bool { return added.Load() >= many })
 	if swaps.Load() != 1 || added.Load() != many || g.Table().Revision() != before+1 {
 		t.Errorf("%d swaps with %d routes, revision %d after %d", swaps.Load(), added.Load(), g.Table().Revision(), before)
 	}

@@ -28,11 +28,9 @@ func (p *pool) Select(upstreams reverseproxy.UpstreamPool, r *http.Request, w ht
 		}
 	}
 	if len(call.tried) == 0 && p.allOpen() {
-		u := p.policy.Select(upstreams, r, w)
-		if u == nil {
-			return p.lastResort(call)
-		}
-		if p.admit(call, u) {
+		// None is no verdict: Caddy's round robin passes over the only one that is healthy
+		// if others take turns meanwhile. Below it is asked about that alone.
+		if u := p.policy.Select(upstreams, r, w); u != nil && p.admit(call, u) {
 			return u
 		}
 	}
