@@ -14,6 +14,7 @@ import (
 	"github.com/isekai-gateway/isekai/cors"
 	"github.com/isekai-gateway/isekai/forwardauth"
 	"github.com/isekai-gateway/isekai/gateway"
+	"github.com/isekai-gateway/isekai/internal/fields"
 	"github.com/isekai-gateway/isekai/pipeline"
 	"github.com/isekai-gateway/isekai/proxy"
 	"github.com/isekai-gateway/isekai/ratelimit"
@@ -177,9 +178,7 @@ func writeJSON(w http.ResponseWriter, contentType string, status int, value any)
 	h.Set("Content-Type", contentType)
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
-	for _, name := range ofAnotherBody {
-		h.Del(name)
-	}
+	fields.Drop(h, ofAnotherBody)
 	w.WriteHeader(status)
 	_, _ = w.Write(append(body, '\n'))
 	return nil

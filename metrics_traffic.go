@@ -52,12 +52,14 @@ func collectTraffic(ch chan<- prometheus.Metric, g *gateway.Gateway) {
 		if table == nil {
 			continue
 		}
-		if row, _, ok := table.Get(s.Route); ok {
-			// SQLite takes texts that Prometheus refuses.
-			gauge(ch, routeInfo, 1, name, strings.ToValidUTF8(row.Name, "\uFFFD"), strings.ToValidUTF8(row.Host, "\uFFFD"), strings.ToValidUTF8(row.Path, "\uFFFD"))
+		if route := table.Route(s.Route); route != nil {
+			gauge(ch, routeInfo, 1, name, labelText(route.Name()), labelText(route.Host()), labelText(route.Path()))
 		}
 	}
 }
+
+// labelText is a text of a row: SQLite takes some that Prometheus refuses.
+func labelText(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
 
 // routeLabelOf is the label of a series' route.
 func routeLabelOf(id int64) string {

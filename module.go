@@ -29,7 +29,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -37,6 +36,7 @@ import (
 
 	"github.com/isekai-gateway/isekai/auth"
 	"github.com/isekai-gateway/isekai/gateway"
+	"github.com/isekai-gateway/isekai/internal/refcount"
 	"github.com/isekai-gateway/isekai/ondemand"
 	"github.com/isekai-gateway/isekai/pipeline"
 	"github.com/isekai-gateway/isekai/proxy"
@@ -155,7 +155,7 @@ type App struct {
 	errors      *errorLog
 	headroom    int64 // bytes
 
-	refs atomic.Int64 // one for the configuration, one per request
+	refs refcount.Count // one for the configuration, one per request
 }
 
 // defaultDSN is the embedded store of whoever names none.
@@ -226,7 +226,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 	}
 	shared := pooled.(pooledGateway)
 	a.gateway, a.gatewayKey = shared.Gateway, key
-	a.refs.Store(1)
+	a.refs.Start()
 	if err := a.reserveHeadroom(); err != nil {
 		return err
 	}
@@ -325,17 +325,7 @@ func (a *App) AuthCredentials() auth.Credentials { return a.gateway.Credentials 
 // acquire keeps the app's gateway open until release. It returns false once that was
 // left: a request can come to a handler whose configuration has been cleaned up, since
 // Caddy does not wait for the handlers before this one, nor for HTTP/2 connections.
-func (a *App) acquire() bool {
-	for {
-		n := a.refs.Load()
-		if n == 0 {
-			return false
-		}
-		if a.refs.CompareAndSwap(n, n+1) {
-			return true
-		}
-	}
-}
+func (a *App) acquire() bool { return a.refs.Acquire() }
 
 // hold returns the app that is to serve a request, and whether it must be released
 // after that. A request that comes too late for this app is served by the one that
@@ -354,7 +344,7 @@ func (a *App) hold() (app *App, held bool) {
 // release gives up one reference. The last one leaves the gateway, which, if no
 // other configuration uses it, stops its workers and closes the store.
 func (a *App) release() error {
-	if a.refs.Add(-1) > 0 {
+	if !a.refs.Release() {
 		return nil
 	}
 	if a.unsubscribe != nil {

@@ -73,16 +73,7 @@ func (s *server) batch(ctx context.Context, in *batchInput) (*batchOutput, error
 	if err := checkMediaType(in.Content.r.Header, []string{mediaJSON}); err != nil {
 		return nil, err
 	}
-	release, err := s.bulkRoom(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer release()
-	text, err := in.Content.read(maxBulkBody, bulkBodyTimeout)
-	if err != nil {
-		return nil, err
-	}
-	ctx, done, err := s.bulk(ctx)
+	ctx, text, done, err := s.bulkBody(ctx, &in.Content)
 	if err != nil {
 		return nil, err
 	}

@@ -24,8 +24,7 @@ const (
 )
 
 // bulkRoom waits until there is room in memory for the body of a change of many routes.
-// The body is read before the change has its turn, since a client that sends slowly must
-// not keep others from theirs. The caller must call release at the end of the change.
+// The caller must call release at the end of the change.
 func (s *server) bulkRoom(ctx context.Context) (release func(), err error) {
 	ctx, cancel := context.WithTimeout(ctx, bulkTimeout)
 	defer cancel()
@@ -49,6 +48,26 @@ func (s *server) bulk(ctx context.Context) (bounded context.Context, done func()
 		cancel()
 		return nil, nil, unavailable("another change of many routes is under way")
 	}
+}
+
+// bulkBody is bulk for a change whose body is read first, since a client that sends slowly
+// must not keep others from their turn.
+func (s *server) bulkBody(ctx context.Context, body *requestBody) (bounded context.Context, text []byte, done func(), err error) {
+	release, err := s.bulkRoom(ctx)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	text, err = body.read(maxBulkBody, bulkBodyTimeout)
+	if err != nil {
+		release()
+		return nil, nil, nil, err
+	}
+	bounded, end, err := s.bulk(ctx)
+	if err != nil {
+		release()
+		return nil, nil, nil, err
+	}
+	return bounded, text, func() { end(); release() }, nil
 }
 
 // bulkProblems is what is wrong with the parts of a request.

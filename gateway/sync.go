@@ -236,14 +236,16 @@ func (g *Gateway) publish(old, next *routing.Table, touched []int64) {
 	g.tableChanged()
 	var added, dropped []*routing.Route
 	for _, id := range touched {
-		if route := next.Route(id); route != nil && route.Problem() != nil {
-			g.cfg.Log().Error("route can't be served", zap.Int64("route", id), zap.Error(route.Problem()))
+		now := next.Route(id)
+		if now != nil && now.Problem() != nil {
+			g.cfg.Log().Error("route can't be served", zap.Int64("route", id), zap.Error(now.Problem()))
+			now = nil
 		}
 		var was *routing.Route
 		if old != nil {
 			was = old.Compiled(id)
 		}
-		switch now := next.Compiled(id); {
+		switch {
 		case was == now:
 		case now != nil && was != nil:
 			added, dropped = append(added, now), append(dropped, was)

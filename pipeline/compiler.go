@@ -226,7 +226,7 @@ func (c *compiler) compile(route *routing.Route) (*Pipeline, error) {
 	if err != nil {
 		return nil, errors.Join(err, p.mirror.dispose())
 	}
-	p.refs.Store(1)
+	p.refs.Start()
 	return p, nil
 }
 

@@ -10,7 +10,6 @@ import (
 	"net/url"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -19,6 +18,7 @@ import (
 	"github.com/isekai-gateway/isekai/auth"
 	"github.com/isekai-gateway/isekai/cors"
 	"github.com/isekai-gateway/isekai/internal/inflight"
+	"github.com/isekai-gateway/isekai/internal/refcount"
 	"github.com/isekai-gateway/isekai/proxy"
 	"github.com/isekai-gateway/isekai/routing"
 )
@@ -47,7 +47,7 @@ type Pipeline struct {
 
 	err error // why there is nothing to run
 
-	refs    atomic.Int64 // the cache's one, and one per request
+	refs    refcount.Count // the cache's one, and one per request
 	set     *Set
 	dispose sync.Once
 
@@ -255,22 +255,12 @@ func (p *Pipeline) forget(x *Exchange) {
 }
 
 // acquire takes a reference, unless the pipeline is already being disposed.
-func (p *Pipeline) acquire() bool {
-	for {
-		n := p.refs.Load()
-		if n == 0 {
-			return false
-		}
-		if p.refs.CompareAndSwap(n, n+1) {
-			return true
-		}
-	}
-}
+func (p *Pipeline) acquire() bool { return p.refs.Acquire() }
 
 // Release gives a reference back. The last one disposes the pipeline in the
 // background, since a plugin's clean-up may take its time.
 func (p *Pipeline) Release() {
-	if p.refs.Add(-1) == 0 {
+	if p.refs.Release() {
 		p.set.disposeSoon(p)
 	}
 }

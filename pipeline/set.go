@@ -194,7 +194,7 @@ func (s *Set) build(_ context.Context, route *routing.Route) (*Pipeline, error) 
 		p = &Pipeline{Route: route, err: err}
 		// Pages may still read that it is so, if it is not this that can't be set up.
 		p.cors, _ = newCORS(route)
-		p.refs.Store(1)
+		p.refs.Start()
 	}
 	p.set = s
 	s.mu.Lock()
